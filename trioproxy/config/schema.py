@@ -1,0 +1,275 @@
+"""The configuration, as types. Every key, its default and its bounds stand here and nowhere else.
+
+The field descriptions are what `trioproxy example-config` prints as comments.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from trioproxy.routing.route import Health, Model, Route
+from trioproxy.units import Bytes, Count, Seconds
+
+
+def default_state_dir() -> Path:
+    """`/var/lib/trioproxy` for root, else `$XDG_STATE_HOME/trioproxy` (`~/.local/state/trioproxy`)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/trioproxy")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trioproxy"
+
+
+def _check_bind(value: str) -> str:
+    if value.startswith("unix:"):
+        if not value.startswith("unix:/"):
+            raise ValueError("a unix socket is written unix:/absolute/path")
+        return value
+    if value.startswith("fd:"):
+        if not value[3:].isdigit():
+            raise ValueError("an inherited socket is written fd:<number>")
+        return value
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError('is not an address; write "0.0.0.0:5050", "[::]:5050", "unix:/path" or "fd:3"')
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError('an IPv6 address is written in brackets: "[::]:5050"')
+    return value
+
+
+Bind = Annotated[str, AfterValidator(_check_bind)]
+
+
+class WorkerConfig(Model):
+    """This worker."""
+
+    id: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9._~-]+$",
+        description="Name of this worker towards coordinators. Default: the host name.",
+    )
+    state_dir: Path = Field(
+        default_factory=default_state_dir,
+        description="Where routes set over the API, the token and certificates are kept (mode 0700). "
+        "Default: /var/lib/trioproxy as root, else $XDG_STATE_HOME/trioproxy.",
+    )
+    processes: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
+        default="auto",
+        description='Forwarder processes. This version forwards in the supervisor\'s own process ("auto" and 0); '
+        "a larger number is accepted with a warning.",
+    )
+    drain_timeout: Seconds = Field(
+        default=30.0, description="How long requests and streams may go on after SIGTERM or a removed route."
+    )
+
+
+class ListenerConfig(Model):
+    """One address that users connect to."""
+
+    name: str = Field(default="web", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Label in metrics and logs.")
+    bind: Bind = Field(
+        default="0.0.0.0:5050", description='"0.0.0.0:5050", "[::]:5050", "unix:/path" or "fd:3" (inherited socket).'
+    )
+    tls: Literal["auto", "off"] = Field(
+        default="auto", description='"auto": TLS with the certificates of [tls]; "off": plain HTTP.'
+    )
+    proxy_protocol: bool = Field(
+        default=False,
+        description="Expect a PROXY protocol v1 or v2 header on every connection, and take the client's address from it.",
+    )
+    redirect_to_https: bool = Field(
+        default=False, description="Answer every request on this plain listener with 308 to https."
+    )
+
+    @model_validator(mode="after")
+    def _redirect_needs_plain(self) -> ListenerConfig:
+        if self.redirect_to_https and self.tls != "off":
+            raise ValueError('redirect_to_https needs tls = "off" on the same listener')
+        return self
+
+
+class CertificateConfig(Model):
+    """One certificate chain and its key, as PEM files."""
+
+    cert: Path = Field(description="PEM file: the certificate, then its intermediates.")
+    key: Path = Field(description="PEM file: the private key.")
+
+
+class TlsConfig(Model):
+    """TLS towards users. No certificate given = a self-signed one kept in state_dir, with a warning."""
+
+    certificates: tuple[CertificateConfig, ...] = Field(
+        default=(), description="List of {cert, key}. SNI chooses among them; the first is the default."
+    )
+    min_version: Literal["1.2", "1.3"] = Field(default="1.2", description='"1.2" or "1.3".')
+
+
+class ManagementConfig(Model):
+    """The management API, metrics and status page."""
+
+    bind: Bind = Field(default="127.0.0.1:6040", description="Address of the management API. Keep it private.")
+    token: str | None = Field(
+        default=None, min_length=8, description="Bearer token of /v1. Prefer token_file. Default: generated once."
+    )
+    token_file: Path | None = Field(
+        default=None, description="File with the token. Default: <state_dir>/management.token, made once, mode 0600."
+    )
+    public_metrics: bool = Field(default=True, description="Serve /metrics without the token.")
+
+
+class TimeoutsConfig(Model):
+    """Every wait. None is a total on a body or a stream."""
+
+    head: Seconds = Field(default=10.0, description="Until a request head is complete (408).")
+    keep_alive: Seconds = Field(default=75.0, description="Idle client connection (closed).")
+    connect: Seconds = Field(default=3.0, description="TCP and TLS to a backend (504).")
+    response_head: Seconds = Field(default=60.0, description="From the request's end to the response head (504).")
+    stall: Seconds = Field(default=60.0, description="No byte in either direction of a body (aborted); 0 = never.")
+    websocket_idle: Seconds = Field(default=3600.0, description="No message in either direction; 0 = never.")
+    tls_handshake: Seconds = Field(default=10.0, description="TLS handshake, and the PROXY header, of a client.")
+    close: Seconds = Field(default=3.0, description="Closing handshakes, and reading the rest of a refused body.")
+
+
+class LimitsConfig(Model):
+    """Bounds on what clients may take."""
+
+    connections: Annotated[int, Field(ge=1)] = Field(default=20000, description="Client connections (then: waits).")
+    head_bytes: Annotated[Bytes, Field(ge=1024)] = Field(default=65536, description="Request and response heads (431).")
+    header_count: Annotated[int, Field(ge=8, le=10000)] = Field(default=128, description="Fields in a head (431).")
+    body_bytes: Bytes = Field(default=0, description="Request bodies (413); 0 = no limit.")
+    connections_per_client: Count = Field(default=0, description="Connections of one client address; 0 = no limit.")
+
+
+class PoolConfig(Model):
+    """Connections to backends."""
+
+    idle_per_backend: Count = Field(default=32, description="Idle connections kept for reuse.")
+    idle_timeout: Seconds = Field(default=30.0, description="How long an idle connection is kept.")
+    max_per_backend: Count = Field(default=0, description="Connections to one backend; 0 = no limit.")
+    queue: Count = Field(default=128, description="Requests that may wait for a connection (then 503).")
+    queue_timeout: Seconds = Field(default=5.0, description="How long a request may wait for a connection (503).")
+    dials_per_backend: Annotated[int, Field(ge=1)] = Field(default=16, description="Connection attempts at a time.")
+
+
+class RetryConfig(Model):
+    """Second tries, only where they are safe."""
+
+    attempts: Annotated[int, Field(ge=0, le=10)] = Field(default=2, description="Tries besides the first.")
+    budget: Annotated[float, Field(ge=0, le=1)] = Field(default=0.2, description="Retries as a share of requests.")
+    replay_bytes: Bytes = Field(default=65536, description="Largest request body that may be sent again.")
+    backoff: Seconds = Field(default=0.025, description="First pause between tries; doubles, with jitter.")
+
+
+class PassiveHealthConfig(Model):
+    """Ejection of backends by what requests meet."""
+
+    failures: Annotated[int, Field(ge=1)] = Field(default=3, description="Consecutive failures that eject a backend.")
+    eject_for: Seconds = Field(default=10.0, description="First ejection; doubles, up to 5m.")
+    max_ejected: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="Largest ejected share.")
+
+
+class HealthConfig(Model):
+    """Health of backends. In this version the keys are checked and kept; nothing acts on them yet."""
+
+    active: Health = Field(default=Health(), description="Defaults of a route's health object.")
+    passive: PassiveHealthConfig = PassiveHealthConfig()
+
+
+class WebSocketConfig(Model):
+    """WebSocket forwarding."""
+
+    mode: Literal["message", "relay"] = Field(
+        default="message",
+        description='"message": both legs are terminated, with pings of their own; "relay": bytes, extensions included.',
+    )
+    max_message: Bytes = Field(default=0, description="Largest message; 0 = no limit. Mode message only.")
+    ping_interval: Seconds = Field(default=30.0, description="Between pings on each leg; 0 = none. Mode message only.")
+    ping_timeout: Seconds = Field(default=30.0, description="Until a pong; then the peer is taken for gone.")
+
+
+def _parse_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for item in value:
+        ip_network(item, strict=False)
+    return value
+
+
+class AccessConfig(Model):
+    """Who is believed."""
+
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_parse_networks)] = Field(
+        default=(), description="Networks (CIDR) whose X-Forwarded-* and PROXY headers are believed."
+    )
+    permit_secret: str | None = Field(default=None, min_length=32, description="Reserved for permits.")
+
+    @cached_property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxies`, parsed."""
+        return tuple(ip_network(item, strict=False) for item in self.trusted_proxies)
+
+
+class LogConfig(Model):
+    """Logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Of the program's log.")
+    format: Literal["console", "json"] | None = Field(
+        default=None, description='Of the program\'s log. Default: "console" on a terminal, else "json".'
+    )
+    access: str = Field(default="stdout", description='Access log, JSON lines: "stdout", a path, or "off".')
+
+
+class FileProviderConfig(Model):
+    """Routes from a TOML or JSON file, read again when it changes."""
+
+    path: Path = Field(description="The file: {routes = [...]} as TOML or JSON, by its ending.")
+    interval: Annotated[Seconds, Field(ge=0.1)] = Field(default=1.0, description="How often it is looked at.")
+
+
+class ProvidersConfig(Model):
+    """Where routes come from, besides [[routes]] and the API. Absent = off."""
+
+    file: FileProviderConfig | None = None
+
+
+class Config(Model):
+    """All of it."""
+
+    worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    listeners: tuple[ListenerConfig, ...] = Field(default=(ListenerConfig(),), min_length=1, max_length=64)
+    tls: TlsConfig = TlsConfig()
+    management: ManagementConfig = ManagementConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    pool: PoolConfig = PoolConfig()
+    retry: RetryConfig = RetryConfig()
+    health: HealthConfig = HealthConfig()
+    websocket: WebSocketConfig = WebSocketConfig()
+    access: AccessConfig = AccessConfig()
+    log: LogConfig = LogConfig()
+    routes: tuple[Route, ...] = Field(default=(), description="Static routes.")
+    providers: ProvidersConfig = ProvidersConfig()
+
+    @field_validator("listeners")
+    @classmethod
+    def _names_are_unique(cls, listeners: tuple[ListenerConfig, ...]) -> tuple[ListenerConfig, ...]:
+        names = [listener.name for listener in listeners]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two listeners are named {sorted(twice)[0]!r}; give each a name of its own")
+        return listeners
+
+    @field_validator("routes")
+    @classmethod
+    def _routes_are_unique(cls, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        seen: set[tuple[str, str]] = set()
+        for route in routes:
+            if route.key in seen:
+                raise ValueError(f"two routes are named {route.session_id}/{route.service}")
+            seen.add(route.key)
+        return routes

@@ -1,0 +1,221 @@
+"""The route object: one service of one session, where it is reached and who serves it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trioproxy.units import Bytes, Count, Seconds
+
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$")]
+RouteKey = tuple[str, str]
+"""(session_id, service): what identifies a route in every table."""
+
+MAX_BACKENDS = 1024
+MAX_METADATA_BYTES = 16 * 1024
+
+
+def _not_dots(name: str) -> str:
+    if name in (".", ".."):
+        raise ValueError('must not be "." or "..", which are path segments of their own')
+    return name
+
+
+Segment = Annotated[Name, AfterValidator(_not_dots)]
+
+
+class Model(BaseModel):
+    """What every part of a route and of the configuration is: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BackendTls(Model):
+    """How TLS to a backend is verified. `server_name` is sent as SNI and checked instead of the host."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    server_name: str | None = None
+
+
+class Backend(Model):
+    """One host:port of a route. `host` may also be `unix:/path/to.sock`, then `port` is left out."""
+
+    host: str = Field(min_length=1, max_length=255)
+    port: int = Field(default=0, ge=0, le=65535)
+    weight: int = Field(default=1, ge=0, le=1000)
+    tls: bool | BackendTls = False
+    id: str = Field(default="", max_length=255, pattern=r"^[A-Za-z0-9._~:-]*$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_id(cls, data: Any) -> Any:
+        # Filled before validation so that a listing shows the id an operator uses in /v1/backends/….
+        if isinstance(data, dict) and not data.get("id"):  # pyright: ignore[reportUnknownMemberType]
+            host, port = data.get("host"), data.get("port")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+            if isinstance(host, str):
+                name = host.removeprefix("unix:").strip("/").replace("/", "~") if host.startswith("unix:") else host
+                return {**data, "id": name if host.startswith("unix:") else f"{host}:{port}"}
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+    @model_validator(mode="after")
+    def _address(self) -> Backend:
+        if self.host.startswith("unix:"):
+            if not self.host.startswith("unix:/"):
+                raise ValueError("a unix socket is written unix:/absolute/path")
+            if self.port:
+                raise ValueError("a unix socket has no port")
+        elif not self.port:
+            raise ValueError("port is missing")
+        elif any(c in self.host for c in "/@?#[] \t\r\n\0"):
+            raise ValueError("host must be a host name or an IP address (IPv6 without brackets)")
+        return self
+
+    @cached_property
+    def key(self) -> str:
+        """What the pool and the dialer tell addresses apart by; equal for routes that share a backend."""
+        tls = self.tls if isinstance(self.tls, BackendTls) else BackendTls() if self.tls else None
+        suffix = f"+tls({tls.verify},{tls.ca_file},{tls.server_name})" if tls else ""
+        return f"{self.host}:{self.port}{suffix}"
+
+
+class Health(Model):
+    """How a route's backends are checked."""
+
+    kind: Literal["tcp", "http", "https", "off"] = "tcp"
+    path: str = "/"
+    host: str | None = None
+    interval: Seconds = 5.0
+    timeout: Seconds = 2.0
+    healthy_after: int = Field(default=2, ge=1, le=100)
+    unhealthy_after: int = Field(default=3, ge=1, le=100)
+    statuses: str = Field(default="200-399", pattern=r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$")
+    body: str | None = None
+    first_check: bool = False
+
+
+class Sticky(Model):
+    """Sticky sessions by a cookie."""
+
+    cookie: str = Field(default="trioproxy", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$")
+    max_age: Seconds = 0.0
+
+
+class RouteTimeouts(Model):
+    """Per-route overrides of `[timeouts]`; absent keys keep the worker's value. Units: seconds."""
+
+    connect: Seconds | None = None
+    response_head: Seconds | None = None
+    stall: Seconds | None = None
+    websocket_idle: Seconds | None = None
+
+
+class RouteRetry(Model):
+    """Per-route overrides of `[retry]`."""
+
+    attempts: Annotated[int, Field(ge=0, le=10)] | None = None
+    budget: Annotated[float, Field(ge=0, le=1)] | None = None
+    replay_bytes: Bytes | None = None
+    backoff: Seconds | None = None
+
+
+class Access(Model):
+    """Who may use a route."""
+
+    mode: Literal["public", "permit"] = "public"
+    user: str | None = Field(default=None, max_length=255)
+    allowed_client_ips: tuple[str, ...] = Field(default=(), max_length=256)
+
+    @field_validator("mode")
+    @classmethod
+    def _offered(cls, mode: str) -> str:
+        if mode == "permit":
+            raise ValueError('"permit" is not offered by this version; a route with it would be open to everyone')
+        return mode
+
+    @field_validator("allowed_client_ips")
+    @classmethod
+    def _networks_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            ip_network(item, strict=False)
+        return value
+
+    @cached_property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`allowed_client_ips`, parsed."""
+        return tuple(ip_network(item, strict=False) for item in self.allowed_client_ips)
+
+
+def check_host(value: str) -> str:
+    """Normalise a host name a route is reached at: lower case, without port. Raises ValueError."""
+    host = value.lower().rstrip(".")
+    if not host or len(host) > 253 or any(not label or len(label) > 63 for label in host.split(".")):
+        raise ValueError("is not a host name")
+    if not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
+        raise ValueError("is not a host name (letters, digits, '-', '.' and '_'; no port, no wildcard)")
+    return host
+
+
+def check_prefix(value: str) -> str:
+    """Normalise a path prefix: leading slash, no trailing one, compared on the encoded path. Raises ValueError."""
+    prefix = value.rstrip("/")
+    if not prefix.startswith("/"):
+        raise ValueError('must start with "/" and be more than "/"')
+    for segment in prefix[1:].split("/"):
+        if segment in ("", ".", ".."):
+            raise ValueError('must not have empty, "." or ".." segments')
+    if not all("!" <= c <= "~" and c not in '?#"<>\\^`{|}' for c in prefix):
+        raise ValueError("must be an encoded path: visible ASCII without ? and #, other characters as %XX")
+    return prefix
+
+
+class Route(Model):
+    """One (session, service): what a coordinator, a file or the API says about it."""
+
+    session_id: Segment
+    service: Segment
+    protocol: Literal["http", "tcp"] = "http"
+    backends: tuple[Backend, ...] = Field(max_length=MAX_BACKENDS)
+    host: Annotated[str, AfterValidator(check_host)] | None = None
+    prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
+    path: Literal["strip", "keep"] = "strip"
+    balance: Literal["round_robin", "least_connections", "random_two", "client_hash"] = "round_robin"
+    sticky: bool | Sticky = False
+    websocket: Literal["message", "relay"] | None = None
+    health: Health | None = None
+    timeouts: RouteTimeouts = RouteTimeouts()
+    retry: RouteRetry = RouteRetry()
+    access: Access = Access()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("protocol")
+    @classmethod
+    def _offered(cls, protocol: str) -> str:
+        if protocol == "tcp":
+            raise ValueError('"tcp" is not offered by this version; only "http" is')
+        return protocol
+
+    @field_validator("backends")
+    @classmethod
+    def _ids_are_unique(cls, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        seen: set[str] = set()
+        for backend in backends:
+            if backend.id in seen:
+                raise ValueError(f"two backends have the id {backend.id!r}; give each one of its own")
+            seen.add(backend.id)
+        return backends
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata_is_bounded(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if len(repr(metadata)) > MAX_METADATA_BYTES:
+            raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes")
+        return metadata
+
+    @property
+    def key(self) -> RouteKey:
+        """(session_id, service)."""
+        return (self.session_id, self.service)
