@@ -24,6 +24,10 @@ class ConfigError(TrioproxyError):
         self.problems = problems
 
 
+class StartError(TrioproxyError):
+    """The worker cannot start here: an address is taken, a directory not usable … One sentence for the operator."""
+
+
 class ControlError(TrioproxyError):
     """The supervisor and a forwarder did not understand or reach each other."""
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*(B|KB|KiB|MB|MiB|GB|GiB)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)\s*(B|KB|KiB|MB|MiB|GB|GiB)?", re.IGNORECASE | re.ASCII)
 _BYTES = {"b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
 MAX_SECONDS = 366 * 86400.0
@@ -21,7 +21,7 @@ def parse_duration(value: object) -> float:
     Raises ValueError for anything else, for negative values and for more than a year.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError('is not a duration; write "250ms", "10s", "5m" or "1h"')
+        raise ValueError('is not a duration; write "250ms", "10s", "5m" or "1h"')  # noqa: TRY004 - for pydantic
     if isinstance(value, str):
         text = value.strip()
         if text == "0":
@@ -40,7 +40,7 @@ def parse_duration(value: object) -> float:
 def parse_size(value: object) -> int:
     """Turn "64KiB", "10MB" or a plain number of bytes into bytes. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError('is not a size; write a number of bytes, "64KiB" or "10MB"')
+        raise ValueError('is not a size; write a number of bytes, "64KiB" or "10MB"')  # noqa: TRY004 - for pydantic
     if isinstance(value, str):
         found = _SIZE.fullmatch(value.strip())
         if found is None:
@@ -54,12 +54,16 @@ def parse_size(value: object) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds the way the configuration does, in the largest unit that stays exact ("90s", "5m")."""
+    """Write seconds the way the configuration does, in the largest unit that stays exact ("90s", "5m").
+
+    Down to a nanosecond; anything shorter is written as "0s".
+    """
     for unit in ("h", "m", "s"):
         count = seconds / _SECONDS[unit]
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
-    return "0s" if seconds == 0 else f"{seconds * 1000:g}ms"
+    milliseconds = f"{seconds * 1000:.6f}".rstrip("0").rstrip(".")
+    return "0s" if milliseconds == "0" else f"{milliseconds}ms"
 
 
 def format_size(size: int) -> str:

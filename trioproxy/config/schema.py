@@ -82,7 +82,7 @@ class ListenerConfig(Model):
     )
     proxy_protocol: bool = Field(
         default=False,
-        description="Expect a PROXY protocol v1 or v2 header on every connection, and take the client's address from it.",
+        description="Expect a PROXY protocol v1 or v2 header on every connection; it tells the client's address.",
     )
     redirect_to_https: bool = Field(
         default=False, description="Answer every request on this plain listener with 308 to https."
@@ -187,7 +187,7 @@ class WebSocketConfig(Model):
 
     mode: Literal["message", "relay"] = Field(
         default="message",
-        description='"message": both legs are terminated, with pings of their own; "relay": bytes, extensions included.',
+        description='"message": both legs are terminated, with their own pings; "relay": bytes, extensions included.',
     )
     max_message: Bytes = Field(default=0, description="Largest message; 0 = no limit. Mode message only.")
     ping_interval: Seconds = Field(default=30.0, description="Between pings on each leg; 0 = none. Mode message only.")
@@ -261,7 +261,7 @@ class Config(Model):
         names = [listener.name for listener in listeners]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"two listeners are named {sorted(twice)[0]!r}; give each a name of its own")
+            raise ValueError(f"two listeners are named {min(twice)!r}; give each a name of its own")
         return listeners
 
     @field_validator("routes")

@@ -1,0 +1,1 @@
+"""What the supervisor and its forwarders say to each other."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from trioproxy.config.schema import Config
 from trioproxy.control.messages import AdminState, Report
+from trioproxy.net.certificates import CertificateInfo
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route, RouteKey
 
@@ -31,19 +32,6 @@ class ForwarderInfo:
     table_version: int
     started_at: float  # seconds since the epoch
     restarts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateInfo:
-    """One certificate in use on the listeners."""
-
-    names: tuple[str, ...]
-    not_before: float  # seconds since the epoch
-    not_after: float
-    issuer: str
-    serial: str  # hexadecimal
-    self_signed: bool
-    source: str  # path of the PEM file
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +146,7 @@ class Worker(Protocol):
         ...
 
     def events(self, *, after: int | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """Events as they happen, after replaying the kept ones with an id above `after`; slow readers lose the oldest."""
+        """Events as they happen, after the kept ones with an id above `after`; slow readers lose the oldest."""
         ...
 
     def start_drain(self) -> None:
@@ -166,5 +154,5 @@ class Worker(Protocol):
         ...
 
     async def reload(self) -> None:
-        """Read configuration, certificates and route files again. Raises ConfigError and changes nothing when they are wrong."""
+        """Read configuration, certificates and route files again; when they are wrong, change nothing: ConfigError."""
         ...

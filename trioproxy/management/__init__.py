@@ -1,0 +1,1 @@
+"""The management API: routes, traffic and state of this worker over HTTP."""

@@ -1,0 +1,1 @@
+"""Listening, dialling, TLS and certificates. Knows streams and no HTTP."""

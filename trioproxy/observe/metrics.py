@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 MAX_SERVICES = 200
 OTHER = "other"
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
 @dataclass(slots=True)
@@ -92,6 +92,6 @@ class Metrics:
         self.access_log_dropped += other.access_log_dropped
 
 
-def method_label(method: bytes) -> str:
+def method_label(method: str) -> str:
     """The method as a bounded label."""
-    return method.decode("ascii") if method in METHODS else OTHER
+    return method if method in METHODS else OTHER

@@ -1,0 +1,1 @@
+"""The running worker: the supervisor, its forwarder, and what surrounds them in the operating system."""

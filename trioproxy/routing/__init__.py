@@ -1,0 +1,1 @@
+"""Which route an address means: pure data and lookups, no I/O."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
+from math import isfinite
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trioproxy.units import Bytes, Count, Seconds
+from trioproxy.units import Bytes, Seconds
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$")]
 RouteKey = tuple[str, str]
@@ -16,6 +18,8 @@ RouteKey = tuple[str, str]
 
 MAX_BACKENDS = 1024
 MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 32
+MAX_PREFIX_BYTES = 1024
 
 
 def _not_dots(name: str) -> str:
@@ -54,12 +58,15 @@ class Backend(Model):
     @classmethod
     def _fill_id(cls, data: Any) -> Any:
         # Filled before validation so that a listing shows the id an operator uses in /v1/backends/….
-        if isinstance(data, dict) and not data.get("id"):  # pyright: ignore[reportUnknownMemberType]
-            host, port = data.get("host"), data.get("port")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-            if isinstance(host, str):
-                name = host.removeprefix("unix:").strip("/").replace("/", "~") if host.startswith("unix:") else host
-                return {**data, "id": name if host.startswith("unix:") else f"{host}:{port}"}
-        return data  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(data, dict):
+            return data
+        fields = cast(dict[str, Any], data)
+        host = fields.get("host")
+        if fields.get("id") or not isinstance(host, str):
+            return fields
+        if host.startswith("unix:"):
+            return {**fields, "id": host.removeprefix("unix:").strip("/").replace("/", "~")}
+        return {**fields, "id": f"{host}:{fields.get('port')}"}
 
     @model_validator(mode="after")
     def _address(self) -> Backend:
@@ -162,6 +169,8 @@ def check_host(value: str) -> str:
 def check_prefix(value: str) -> str:
     """Normalise a path prefix: leading slash, no trailing one, compared on the encoded path. Raises ValueError."""
     prefix = value.rstrip("/")
+    if len(prefix) > MAX_PREFIX_BYTES:
+        raise ValueError(f"is longer than {MAX_PREFIX_BYTES} bytes")
     if not prefix.startswith("/"):
         raise ValueError('must start with "/" and be more than "/"')
     for segment in prefix[1:].split("/"):
@@ -170,6 +179,32 @@ def check_prefix(value: str) -> str:
     if not all("!" <= c <= "~" and c not in '?#"<>\\^`{|}' for c in prefix):
         raise ValueError("must be an encoded path: visible ASCII without ? and #, other characters as %XX")
     return prefix
+
+
+def _check_json(value: object, depth: int) -> None:
+    # TOML and Python know values (dates, infinity, tuples) that would not come back from JSON as they were.
+    match value:
+        case dict() | list() if not depth:
+            raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+        case dict():
+            for key, item in cast(dict[object, object], value).items():
+                if not isinstance(key, str):
+                    raise ValueError("must have text as its keys")  # noqa: TRY004 - pydantic takes ValueError
+                _check_json(key, depth)
+                _check_json(item, depth - 1)
+        case list():
+            for item in cast(list[object], value):
+                _check_json(item, depth - 1)
+        case str():
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise ValueError("must be Unicode text without lone surrogates")
+        case float():
+            if not isfinite(value):
+                raise ValueError("must not have infinite numbers or NaN")
+        case None | bool() | int():
+            pass
+        case _:
+            raise ValueError(f"must be plain JSON; {type(value).__name__} is not")
 
 
 class Route(Model):
@@ -211,8 +246,10 @@ class Route(Model):
     @field_validator("metadata")
     @classmethod
     def _metadata_is_bounded(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        if len(repr(metadata)) > MAX_METADATA_BYTES:
-            raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes")
+        if metadata:
+            _check_json(metadata, MAX_METADATA_DEPTH)
+            if len(json.dumps(metadata)) > MAX_METADATA_BYTES:
+                raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes")
         return metadata
 
     @property

@@ -1,0 +1,132 @@
+"""Commands and answers between the supervisor and a forwarder, one at a time and in order.
+
+Today both ends share a process, and a pair of memory channels carries the records; a transport over a socket
+pair only has to offer the same two channels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from trioproxy.control.messages import Answer, Command, SetTable
+from trioproxy.errors import ControlError
+
+MAX_WAITING = 256
+"""Commands that may wait for their turn. Tables never add to it: only the newest one waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorEnd:
+    """The supervisor's end of the channel."""
+
+    commands: trio.abc.SendChannel[Command]
+    answers: trio.abc.ReceiveChannel[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwarderEnd:
+    """A forwarder's end of the channel."""
+
+    commands: trio.abc.ReceiveChannel[Command]
+    answers: trio.abc.SendChannel[Answer]
+
+
+def memory_control() -> tuple[SupervisorEnd, ForwarderEnd]:
+    """A channel inside one process."""
+    send_command, receive_command = trio.open_memory_channel[Command](0)
+    send_answer, receive_answer = trio.open_memory_channel[Answer](0)
+    return SupervisorEnd(send_command, receive_answer), ForwarderEnd(receive_command, send_answer)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A command on its way, and everybody who waits for its answer."""
+
+    command: Command
+    answer: Answer | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+class ControlClient:
+    """Asks one forwarder. `run` must be running for `ask` to be answered."""
+
+    def __init__(self, end: SupervisorEnd) -> None:
+        self._end = end
+        self._waiting: deque[_Pending] = deque()
+        self._more = trio.Event()
+        self._gone = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry commands and answers until the other end is gone; then everybody who waits is told."""
+        current: _Pending | None = None
+        try:
+            async with self._end.commands, self._end.answers:
+                task_status.started()
+                while True:
+                    while not self._waiting:
+                        await self._more.wait()
+                        self._more = trio.Event()
+                    current = self._waiting.popleft()
+                    await self._end.commands.send(current.command)
+                    current.answer = await self._end.answers.receive()
+                    current.done.set()
+        except (trio.BrokenResourceError, trio.EndOfChannel):
+            return
+        finally:
+            self._gone = True
+            for pending in (current, *self._waiting):
+                if pending is not None:
+                    pending.done.set()
+            self._waiting.clear()
+
+    async def ask(self, command: Command) -> Answer:
+        """Send a command and wait for its answer.
+
+        While a table waits for its turn, a newer one takes its place, and both callers get the newer one's answer.
+        A caller that is cancelled stops waiting; the command itself is not taken back.
+
+        Raises:
+            ControlError: the forwarder is gone, or too many commands wait.
+        """
+        if self._gone:
+            raise ControlError("the forwarder is gone")
+        pending = self._enqueue(command)
+        await pending.done.wait()
+        if pending.answer is None:
+            raise ControlError("the forwarder went away before it answered")
+        return pending.answer
+
+    def _enqueue(self, command: Command) -> _Pending:
+        if isinstance(command, SetTable):
+            for waiting in self._waiting:
+                if isinstance(waiting.command, SetTable):
+                    if command.table.version >= waiting.command.table.version:
+                        waiting.command = command
+                    return waiting
+        elif len(self._waiting) >= MAX_WAITING:
+            raise ControlError("the forwarder does not keep up with its commands")
+        pending = _Pending(command)
+        self._waiting.append(pending)
+        self._more.set()
+        return pending
+
+
+async def serve_commands(
+    execute: Callable[[Command], Answer],
+    end: ForwarderEnd,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Execute commands in the order they come, until the supervisor is gone. What `execute` raises is a bug."""
+    async with end.commands, end.answers:
+        task_status.started()
+        async for command in end.commands:
+            answer = execute(command)
+            try:
+                await end.answers.send(answer)
+            except trio.BrokenResourceError:
+                return

@@ -1,0 +1,47 @@
+"""Header fields as a list of (lower-case name, name as sent, value), in the order they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Field = tuple[bytes, bytes, bytes]
+Fields = list[Field]
+
+
+def make_field(name: bytes, value: bytes) -> Field:
+    """A field of our own making."""
+    return (name.lower(), name, value)
+
+
+def values(fields: Fields, name: bytes) -> list[bytes]:
+    """All values of a field, in order; `name` in lower case."""
+    return [value for lower, _, value in fields if lower == name]
+
+
+def first(fields: Fields, name: bytes) -> bytes | None:
+    """The first value of a field, or None; `name` in lower case."""
+    for lower, _, value in fields:
+        if lower == name:
+            return value
+    return None
+
+
+def tokens(fields: Fields, name: bytes) -> list[bytes]:
+    """A comma-separated list field, joined over its lines, in lower case, empty elements left out (RFC 9110 §5.6.1)."""
+    found: list[bytes] = []
+    for value in values(fields, name):
+        found += [token for part in value.split(b",") if (token := part.strip(b" \t").lower())]
+    return found
+
+
+def without(fields: Fields, names: frozenset[bytes] | set[bytes]) -> Fields:
+    """The fields whose lower-case name is not in `names`."""
+    return [field for field in fields if field[0] not in names]
+
+
+def write(start_line: bytes, fields: Iterable[Field]) -> bytes:
+    """A complete head: start line, fields as sent, empty line."""
+    lines = [start_line]
+    lines += [b"%b: %b" % (name, value) for _, name, value in fields]
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)

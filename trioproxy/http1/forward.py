@@ -1,0 +1,143 @@
+"""From a received head to the head we send on: hop-by-hop fields go, forwarded fields come (RFC 9110 §7.6)."""
+
+from __future__ import annotations
+
+from trioproxy.http1.fields import Field, Fields, make_field, tokens, write
+from trioproxy.http1.forwarded import Origin
+from trioproxy.http1.framing import Coding
+from trioproxy.http1.head import RequestHead, ResponseHead
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+FORWARDED = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+    }
+)
+# A client may not have these removed by naming them in Connection: what is behind us relies on them.
+PROTECTED = FORWARDED | {b"host", b"content-length", b"authorization", b"cookie", b"x-request-id"}
+# RFC 9110 §6.5.1: fields of framing, routing, authentication and request control have no place in trailers.
+NOT_IN_TRAILERS = (
+    HOP_BY_HOP
+    | PROTECTED
+    | {b"trailer", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"expect", b"range", b"te"}
+)
+REQUEST_ID = b"x-request-id"
+
+
+def connection_names(fields: Fields) -> set[bytes]:
+    """The fields that Connection declares to be for this hop only, less the protected ones."""
+    return set(tokens(fields, b"connection")) - PROTECTED
+
+
+def request_head(
+    head: RequestHead,
+    *,
+    target: bytes,
+    backend: bytes,
+    origin: Origin,
+    request_id: bytes,
+    prefix: bytes,
+    upgrade: bytes | None,
+    extensions: bool = True,
+) -> bytes:
+    """The head for the backend, as bytes.
+
+    `backend` is the backend's host:port, for want of a Host. `prefix` is what was stripped from the path (empty:
+    nothing). `upgrade` is the Upgrade field to send.
+    `extensions`: whether Sec-WebSocket-Extensions go on.
+    """
+    drop = HOP_BY_HOP | FORWARDED | connection_names(head.fields) | {REQUEST_ID}
+    if not head.expect_continue:
+        drop |= {b"expect"}
+    if not extensions:
+        drop |= {b"sec-websocket-extensions"}
+    fields: Fields = [field for field in head.fields if field[0] not in drop]
+    if not any(field[0] == b"host" for field in fields):
+        # An HTTP/1.0 client may leave Host out; what we send is HTTP/1.1, where it is required.
+        fields.insert(0, make_field(b"Host", head.authority or backend))
+    if head.framing.coding is Coding.CHUNKED:
+        fields.append(make_field(b"Transfer-Encoding", b"chunked"))
+    hop: list[bytes] = []
+    if b"trailers" in tokens(head.fields, b"te"):
+        fields.append(make_field(b"TE", b"trailers"))
+        hop.append(b"TE")
+    if upgrade is not None:
+        fields.append(make_field(b"Upgrade", upgrade))
+        hop.append(b"Upgrade")
+    if hop:
+        fields.append(make_field(b"Connection", b", ".join(hop)))
+    fields.append(make_field(b"X-Forwarded-For", ", ".join(origin.chain).encode()))
+    fields.append(make_field(b"X-Forwarded-Proto", origin.scheme.encode()))
+    fields.append(make_field(b"X-Forwarded-Host", origin.host))
+    fields.append(make_field(b"X-Forwarded-Port", b"%d" % origin.port))
+    if origin.prefix or prefix:
+        fields.append(make_field(b"X-Forwarded-Prefix", origin.prefix + prefix))
+    fields.append(make_field(b"X-Request-Id", request_id))
+    return write(b"%b %b HTTP/1.1" % (head.method, target), fields)
+
+
+def response_fields(head: ResponseHead) -> Fields:
+    """The fields of a backend's response that go to the client, before framing and our own are added."""
+    drop = HOP_BY_HOP | set(tokens(head.fields, b"connection")) - {b"content-length", b"set-cookie"}
+    fields = [field for field in head.fields if field[0] not in drop]
+    if head.framing.coding is Coding.NONE and (head.status < 200 or head.status == 204):
+        return [field for field in fields if field[0] != b"content-length"]  # RFC 9110 §8.6 forbids it there
+    return _one_content_length(fields)
+
+
+def _one_content_length(fields: Fields) -> Fields:
+    lines = [field for field in fields if field[0] == b"content-length"]
+    if not lines or (len(lines) == 1 and b"," not in lines[0][2]):
+        return fields
+    # RFC 9110 §8.6: a list of equal lengths is replaced by one; different ones were refused when parsed.
+    kept: list[Field] = [field for field in fields if field[0] != b"content-length"]
+    kept.append((b"content-length", lines[0][1], lines[0][2].partition(b",")[0].strip()))
+    return kept
+
+
+def response_head(head: ResponseHead, fields: Fields, *, chunked: bool, close: bool, request_id: bytes) -> bytes:
+    """The head for the client, as bytes: `fields`, our framing, and X-Request-Id unless the backend set one."""
+    out = list(fields)
+    if chunked:
+        out.append(make_field(b"Transfer-Encoding", b"chunked"))
+    if not any(field[0] == REQUEST_ID for field in out):
+        out.append(make_field(b"X-Request-Id", request_id))
+    if close:
+        out.append(make_field(b"Connection", b"close"))
+    return write(b"HTTP/1.1 %d %b" % (head.status, head.reason), out)
+
+
+def informational_head(head: ResponseHead) -> bytes:
+    """A 1xx as it goes to the client."""
+    return write(b"HTTP/1.1 %d %b" % (head.status, head.reason), response_fields(head))
+
+
+def switching_head(head: ResponseHead, *, upgrade: bytes, request_id: bytes) -> bytes:
+    """A 101 as it goes to the client."""
+    fields = response_fields(head)
+    fields.append(make_field(b"Upgrade", upgrade))
+    fields.append(make_field(b"Connection", b"Upgrade"))
+    if not any(field[0] == REQUEST_ID for field in fields):
+        fields.append(make_field(b"X-Request-Id", request_id))
+    return write(b"HTTP/1.1 101 %b" % (head.reason or b"Switching Protocols"), fields)
+
+
+def trailers(fields: Fields) -> Fields:
+    """The trailers that may be passed on."""
+    return [field for field in fields if field[0] not in NOT_IN_TRAILERS]

@@ -1,0 +1,121 @@
+"""Who the client is, and what the backend is told about it (X-Forwarded-*; RFC 7239 for what is read).
+
+The rule: only a peer inside the trusted networks is believed. X-Forwarded-For is walked from the right through
+trusted addresses to the first one that is not; that is the client, and whatever stands left of it was written by
+the client itself and is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from trioproxy.http1.fields import Fields, first, values
+from trioproxy.http1.head import valid_host
+
+Address = IPv4Address | IPv6Address
+Networks = Sequence[IPv4Network | IPv6Network]
+MAX_HOPS = 32
+
+_PREFIX = re.compile(rb"(?:/[!$-.0-;=@-_a-z~]+){1,16}")  # an encoded path without a query, not "//host"
+
+_FORWARDED_FOR = re.compile(r'(?:^|[;\s])for="?(\[[^\]]*\]|[^";,\s:]+)(?::\d+)?"?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client and the address it used, as far as they can be believed."""
+
+    client: str  # IP address without port
+    chain: tuple[str, ...]  # what X-Forwarded-For says to the backend: the client, then trusted proxies
+    scheme: str  # "http" or "https"
+    host: bytes  # Host as the client sent it
+    port: int
+    prefix: bytes = b""  # what a trusted proxy in front stripped from the path
+
+
+def parse_address(text: str) -> Address | None:
+    """An IP address, also "1.2.3.4:567", "[::1]" and "[::1]:567"; None when it is none. IPv4-mapped becomes IPv4."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def inside(address: Address | None, networks: Networks) -> bool:
+    """Whether the address lies in one of the networks."""
+    return address is not None and any(address in network for network in networks)
+
+
+def find_origin(
+    peer: str, fields: Fields, *, tls: bool, authority: bytes, trusted: Networks, local_peer: bool = False
+) -> Origin:
+    """Work out the origin of a request.
+
+    `peer` is the address of the connection's other end. `local_peer`: it came over a unix socket, whose file
+    permissions say who may connect, so it is trusted.
+    """
+    scheme = "https" if tls else "http"
+    address = parse_address(peer)
+    peer_text = str(address) if address is not None else "127.0.0.1"
+    if not (local_peer or inside(address, trusted)):
+        return Origin(peer_text, (peer_text,), scheme, authority, _port(authority, scheme))
+    client, hops = _walk(_claimed_chain(fields), trusted)
+    if client is None:
+        client, hops = peer_text, []
+    chain = (client, *hops) if client == peer_text and not hops else (client, *hops, peer_text)
+    claimed_scheme = (first(fields, b"x-forwarded-proto") or b"").rpartition(b",")[2].strip().lower()
+    if claimed_scheme in (b"http", b"https", b"ws", b"wss"):
+        scheme = "https" if claimed_scheme in (b"https", b"wss") else "http"
+    claimed_host = (first(fields, b"x-forwarded-host") or b"").rpartition(b",")[2].strip()
+    host = claimed_host if claimed_host and valid_host(claimed_host) else authority
+    claimed_port = (first(fields, b"x-forwarded-port") or b"").rpartition(b",")[2].strip()
+    port = int(claimed_port) if claimed_port.isdigit() and len(claimed_port) <= 5 else _port(host, scheme)
+    claimed_prefix = (first(fields, b"x-forwarded-prefix") or b"").rstrip(b"/")
+    prefix = claimed_prefix if _PREFIX.fullmatch(claimed_prefix) else b""
+    return Origin(client, chain, scheme, host, port, prefix)
+
+
+def _claimed_chain(fields: Fields) -> list[str]:
+    lists = values(fields, b"x-forwarded-for")
+    if lists:
+        return [item for line in lists for item in line.decode("latin-1").split(",")][-MAX_HOPS:]
+    found: list[str] = []
+    for line in values(fields, b"forwarded"):
+        for element in line.decode("latin-1").split(","):
+            match = _FORWARDED_FOR.search(element)
+            found.append(match[1] if match else "unknown")
+    return found[-MAX_HOPS:]
+
+
+def _walk(claimed: list[str], trusted: Networks) -> tuple[str | None, list[str]]:
+    hops: list[str] = []
+    client: str | None = None
+    for item in reversed(claimed):
+        address = parse_address(item)
+        if address is None:
+            # "unknown" or junk: whoever wrote it did not tell us who came before, so the last known one is it.
+            break
+        if client is not None:
+            hops.insert(0, client)
+        client = str(address)
+        if not inside(address, trusted):
+            break
+    return client, hops
+
+
+def _port(authority: bytes, scheme: str) -> int:
+    host, colon, port = authority.rpartition(b":")
+    if colon and port.isdigit() and not host.endswith(b":"):
+        return int(port)
+    return 443 if scheme == "https" else 80

@@ -1,0 +1,290 @@
+"""Calls on routes: list, set, change and remove them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from quart import Response, request
+
+from trioproxy.control.messages import Activity
+from trioproxy.control.worker import Change, Worker
+from trioproxy.management.bodies import MIB, JsonBody, Query
+from trioproxy.management.calls import Answer, Call, ask, no_body, reply, tell
+from trioproxy.management.models import Changed, RouteFilter, RouteList, RoutePatch, RouteSet
+from trioproxy.management.problems import Mistake, Problem, bad_request
+from trioproxy.management.streaming import JsonList, stream
+from trioproxy.routing.route import Route, RouteKey
+
+API_PROVIDER = "store"
+"""The provider that holds the routes set here; it wins over every other one."""
+
+_LISTING = Query(RouteFilter)
+_ONE = JsonBody(Route, limit=MIB, optional=("session_id", "service"))
+_ALL = JsonBody(RouteSet, limit=64 * MIB, listed="routes")
+_PATCH = JsonBody(RoutePatch, limit=64 * MIB)
+
+
+class RouteCalls:
+    """The calls below /v1/routes. Reads show the routes of all providers; writes act on API-set ones."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def list_routes(self) -> Response:
+        """List the routes of all providers.
+
+        The body can be sent back with PUT as it is. A listing by `inactive_since` has no ETag: activity is not
+        part of the version.
+        """
+        wanted = _LISTING.read()
+        table = self._worker.catalog.table
+        headers: dict[str, str] = {}
+        activity: dict[RouteKey, Activity] = {}
+        if wanted.inactive_since is not None:
+            activity = (await ask(self._worker.report)).activity
+        elif _known(table.version):
+            return no_body(304, _etag(table.version))
+        else:
+            headers = _etag(table.version)
+        started_at = self._worker.started_at
+
+        def dump(route: Route) -> bytes | None:
+            if wanted.session_id not in (None, route.session_id) or wanted.service not in (None, route.service):
+                return None
+            if wanted.inactive_since is not None:
+                found = activity.get(route.key)
+                if (found.last_activity if found else started_at) >= wanted.inactive_since:
+                    return None
+            return route.model_dump_json().encode()
+
+        head = b'{"version":%d,"routes":[' % table.version
+        return stream(JsonList(head, table.routes.values(), dump, b"]}"), "application/json", headers)
+
+    async def replace_routes(self) -> Response:
+        """Replace all API-set routes at once.
+
+        With `If-Match` only if the table still has that version, so that of two writers one is told.
+        """
+        expected = self._expected_version()
+        routes = (await _ALL.read()).routes
+        _refuse_repeats("routes", (route.key for route in routes))
+        change = await tell(partial(self._worker.replace_routes, routes, if_version=expected))
+        if change is None:
+            raise self._stale()
+        return _changed(change)
+
+    async def patch_routes(self) -> Response:
+        """Create, replace and remove API-set routes in one version.
+
+        Removing a route that is not there is no mistake.
+        """
+        _refuse_if_match()
+        patch = await _PATCH.read()
+        upsert = [route.key for route in patch.upsert]
+        _refuse_repeats("upsert", upsert)
+        _refuse_repeats("remove", patch.remove)
+        if both := set(upsert) & set(patch.remove):
+            key = min(both)
+            raise bad_request(
+                "the body is not valid",
+                Mistake(field=f"remove[{patch.remove.index(key)}]", message="is also among upsert"),
+            )
+        for key in patch.remove:
+            if (holder := self._other_holder(key)) is not None:
+                raise _held_by(holder, key)
+        return _changed(await tell(self._worker.patch_routes, patch.upsert, patch.remove))
+
+    async def get_route(self, session_id: str, service: str) -> Response:
+        """Get one route."""
+        table = self._worker.catalog.table
+        route = table.get((session_id, service))
+        if route is None:
+            raise _no_such_route(session_id, service)
+        if _known(table.version):
+            return no_body(304, _etag(table.version))
+        return reply(route, headers=_etag(table.version))
+
+    async def put_route(self, session_id: str, service: str) -> Response:
+        """Create or replace one API-set route.
+
+        The body may leave out `session_id` and `service`. A route of the same names from another provider is
+        hidden until this one is removed.
+        """
+        _refuse_if_match()
+        route = await _ONE.read(session_id=session_id, service=service)
+        change = await tell(self._worker.put_route, route)
+        return _changed(change, done=201 if change.created else 200)
+
+    async def delete_route(self, session_id: str, service: str) -> Response:
+        """Remove one API-set route. Its streams end after `worker.drain_timeout`."""
+        _refuse_if_match()
+        key = (session_id, service)
+        if (holder := self._other_holder(key)) is not None:
+            raise _held_by(holder, key)
+        return await self._remove([key], _no_such_route(session_id, service))
+
+    async def delete_session(self, session_id: str) -> Response:
+        """Remove all API-set routes of a session."""
+        _refuse_if_match()
+        catalog = self._worker.catalog
+        keys = [key for key in catalog.of_provider(API_PROVIDER) if key[0] == session_id]
+        missing = Problem(404, "not_found", f"no route of session {session_id!r}")
+        if not keys:
+            others = (key for key in catalog.table.routes if key[0] == session_id)
+            if (key := next(others, None)) is not None:
+                raise _held_by(catalog.provider_of(key) or "another provider", key)
+            raise missing
+        return await self._remove(keys, missing)
+
+    async def _remove(self, keys: list[RouteKey], missing: Problem) -> Response:
+        change = await tell(self._worker.remove_routes, keys)
+        if change is None:
+            raise missing
+        return _changed(change) if not change.applied else no_body(204, _etag(change.version))
+
+    def _other_holder(self, key: RouteKey) -> str | None:
+        holder = self._worker.catalog.provider_of(key)
+        return holder if holder != API_PROVIDER else None
+
+    def _expected_version(self) -> int | None:
+        if "If-Match" not in request.headers or request.if_match.star_tag:
+            return None
+        version = self._worker.catalog.version
+        if not request.if_match.contains(str(version)):
+            raise self._stale()
+        return version
+
+    def _stale(self) -> Problem:
+        version = self._worker.catalog.version
+        return Problem(
+            412,
+            "precondition_failed",
+            f"the routes have changed: the table has version {version} now; get it, and decide again",
+            headers=_etag(version),
+        )
+
+
+def _changed(change: Change, *, done: int = 200) -> Response:
+    body = Changed(version=change.version, applied=change.applied)
+    return reply(body, done if change.applied else 202, _etag(change.version))
+
+
+def _etag(version: int) -> dict[str, str]:
+    return {"ETag": f'"{version}"'}
+
+
+def _known(version: int) -> bool:
+    return request.if_none_match.contains_weak(str(version))
+
+
+def _no_such_route(session_id: str, service: str) -> Problem:
+    return Problem(404, "not_found", f"no route is named {session_id!r} / {service!r}")
+
+
+def _held_by(provider: str, key: RouteKey) -> Problem:
+    return Problem(
+        409,
+        "conflict",
+        f'route {"/".join(key)} comes from the provider "{provider}", not from this API: remove it there',
+    )
+
+
+def _refuse_if_match() -> None:
+    # To do the write all the same would be to break the caller's promise to themselves.
+    if "If-Match" in request.headers:
+        raise bad_request("If-Match is only for PUT /v1/routes")
+
+
+def _refuse_repeats(field: str, keys: Iterable[RouteKey]) -> None:
+    seen: dict[RouteKey, int] = {}
+    repeated = [
+        Mistake(field=f"{field}[{index}]", message=f"names {'/'.join(key)} again, as {field}[{seen[key]}] does")
+        for index, key in enumerate(keys)
+        if seen.setdefault(key, index) != index
+    ]
+    if repeated:
+        raise bad_request("the body is not valid", *repeated)
+
+
+_ETAG = {"ETag": "The version of the table, in quotes."}
+_CONDITIONAL = {"If-None-Match": 'The ETag of an earlier answer: 304 when nothing has changed; also a list, or "*".'}
+_UNCHANGED = Answer("Nothing has changed since that version.", media=None, headers=_ETAG)
+_LATER = Answer("Kept; not every forwarder serves it yet.", Changed, headers=_ETAG)
+_DONE = Answer("Every live forwarder serves it.", Changed, headers=_ETAG)
+_GONE = Answer("Removed.", media=None, headers=_ETAG)
+_BAD = "The request is not valid; `errors` says where and why. Nothing was changed."
+_BUSY = "`overloaded`: the worker is too slow; or `not_stored`: the change cannot be kept, and was not made."
+_OTHERS = "The route comes from another provider, which the detail names."
+_BODY = {
+    400: _BAD,
+    408: "The body stopped coming.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    503: _BUSY,
+}
+
+
+def route_calls(worker: Worker) -> tuple[Call, ...]:
+    """The calls below /v1/routes."""
+    do = RouteCalls(worker)
+    all_of, session, one = "/v1/routes", "/v1/routes/<session_id>", "/v1/routes/<session_id>/<service>"
+    return (
+        Call(
+            "GET",
+            all_of,
+            do.list_routes,
+            "routes",
+            {200: Answer("The routes.", RouteList, headers=_ETAG), 304: _UNCHANGED},
+            {400: "A parameter is not valid.", 503: "`overloaded`: activity is not known in time."},
+            query=_LISTING,
+            headers=_CONDITIONAL,
+        ),
+        Call(
+            "PUT",
+            all_of,
+            do.replace_routes,
+            "routes",
+            {200: _DONE, 202: _LATER},
+            {**_BODY, 412: "The table has another version by now."},
+            body=_ALL,
+            headers={"If-Match": 'The ETag of the version this is based on; "*" = any.'},
+        ),
+        Call(
+            "PATCH", all_of, do.patch_routes, "routes", {200: _DONE, 202: _LATER}, {**_BODY, 409: _OTHERS}, body=_PATCH
+        ),
+        Call(
+            "GET",
+            one,
+            do.get_route,
+            "routes",
+            {200: Answer("The route.", Route, headers=_ETAG), 304: _UNCHANGED},
+            {400: _BAD, 404: "No route has these names."},
+            headers=_CONDITIONAL,
+        ),
+        Call(
+            "PUT",
+            one,
+            do.put_route,
+            "routes",
+            {200: _DONE, 201: Answer("Created, and served.", Changed, headers=_ETAG), 202: _LATER},
+            _BODY,
+            body=_ONE,
+        ),
+        Call(
+            "DELETE",
+            one,
+            do.delete_route,
+            "routes",
+            {202: _LATER, 204: _GONE},
+            {400: _BAD, 404: "No route has these names.", 409: _OTHERS, 503: _BUSY},
+        ),
+        Call(
+            "DELETE",
+            session,
+            do.delete_session,
+            "routes",
+            {202: _LATER, 204: _GONE},
+            {400: _BAD, 404: "The session has no routes.", 409: _OTHERS, 503: _BUSY},
+        ),
+    )

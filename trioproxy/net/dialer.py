@@ -1,0 +1,120 @@
+"""Connecting to backends: TCP, unix sockets, and TLS on either."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import trio
+
+from trioproxy.errors import ConnectFailed
+from trioproxy.net.stream import set_keepalive
+from trioproxy.net.tls import TlsStream, client_context, connect_tls, why_broken
+from trioproxy.routing.route import Backend, BackendTls
+
+Dialer = Callable[[Backend], Awaitable[trio.abc.HalfCloseableStream]]
+"""Opens a connection to a backend, or raises ConnectFailed. Its caller holds the deadline."""
+
+MAX_CONTEXTS = 64
+"""TLS contexts kept: one per way of verifying that the routes' backends name."""
+
+
+class _Unusable(Exception):
+    """The backend cannot be reached this way; says why."""
+
+
+async def dial(backend: Backend) -> trio.abc.HalfCloseableStream:
+    """Connect to a backend, its TLS handshake included. `timeouts.connect` is the caller's scope to set.
+
+    Names are resolved and their addresses tried side by side (RFC 8305). Raises ConnectFailed, whose text
+    names the address and the reason and may be shown to clients. Cancelled, it leaves nothing open.
+    """
+    try:
+        stream = await _connect(backend)
+    except (OSError, UnicodeError, _Unusable) as exc:  # UnicodeError: a name that IDNA cannot encode
+        raise ConnectFailed(f"cannot connect to {_where(backend)}: {_reason(exc)}") from exc
+    if not backend.tls:
+        return stream
+    try:
+        try:
+            return await _start_tls(stream, backend)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+    except (ValueError, trio.BrokenResourceError, _Unusable) as exc:  # ValueError: a name that cannot be SNI
+        raise ConnectFailed(f"TLS with {_where(backend)} failed: {_reason(exc)}") from exc
+
+
+async def _connect(backend: Backend) -> trio.SocketStream:
+    if backend.host.startswith("unix:"):
+        stream = await trio.open_unix_socket(backend.host.removeprefix("unix:"))
+    else:
+        stream = await trio.open_tcp_stream(backend.host, backend.port)
+    try:
+        set_keepalive(stream)
+        check_connected(stream.socket)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+def check_connected(sock: trio.socket.SocketType) -> None:
+    """Raise OSError for two kinds of socket that look connected and are not.
+
+    A unix socket whose listener's queue is full fails with EAGAIN, which trio takes for "in progress". And
+    a TCP connection to a dead port of the ephemeral range on this host may get that very port for its own
+    end, and meet itself (RFC 9293 §3.5, simultaneous open).
+    """
+    remote = sock.getpeername()
+    if sock.family != trio.socket.AF_UNIX and remote == sock.getsockname():
+        raise ConnectionRefusedError("connection refused")
+
+
+async def _start_tls(stream: trio.SocketStream, backend: Backend) -> TlsStream:
+    tls = backend.tls if isinstance(backend.tls, BackendTls) else BackendTls()
+    name = tls.server_name or (None if backend.host.startswith("unix:") else backend.host)
+    if name is None and tls.verify:
+        raise _Unusable("on a unix socket, tls.server_name must say which name to verify")
+    context = await trio.to_thread.run_sync(_context, tls, abandon_on_cancel=True)
+    return await connect_tls(stream, context, name)
+
+
+def _context(tls: BackendTls) -> ssl.SSLContext:
+    try:
+        changed = Path(tls.ca_file).stat().st_mtime_ns if tls.ca_file else 0
+        return _cached_context(tls.verify, tls.ca_file, changed)
+    except OSError as exc:  # ssl.SSLError is one
+        raise _Unusable(f"its tls.ca_file cannot be used ({_reason(exc)})") from exc
+
+
+@lru_cache(maxsize=MAX_CONTEXTS)
+def _cached_context(verify: bool, ca_file: str | None, _changed: int) -> ssl.SSLContext:
+    # Kept because reading the system's CAs takes tens of milliseconds; a changed file is a new key.
+    return client_context(verify=verify, ca_file=ca_file)
+
+
+def _where(backend: Backend) -> str:
+    if backend.host.startswith("unix:"):
+        return backend.host
+    return f"[{backend.host}]:{backend.port}" if ":" in backend.host else f"{backend.host}:{backend.port}"
+
+
+def _reason(exc: BaseException) -> str:
+    """Why, in words without paths or addresses of ours."""
+    if isinstance(exc, trio.BrokenResourceError):
+        return why_broken(exc)
+    cause: object = exc.__cause__
+    if isinstance(cause, ExceptionGroup):  # trio tried every address of the name
+        tried = cast(ExceptionGroup[Exception], cause).exceptions
+        return ", ".join(dict.fromkeys(_reason(inner) for inner in tried))
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "TLS error").replace("_", " ").lower()
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror.lower()
+    if isinstance(exc, ValueError):
+        return "its name is not a valid host name"
+    return str(exc)

@@ -1,0 +1,76 @@
+"""A stream whose reader may give back what it read too far."""
+
+from __future__ import annotations
+
+import trio
+
+
+class PrefixedStream(trio.abc.HalfCloseableStream):
+    """A stream with bytes that were read too far pushed back in front.
+
+    Whoever ends one protocol on a connection (the PROXY header, an HTTP head before an upgrade) gives the
+    surplus back with `unread`, and the next reader need not know. It reads no more than `inner` delivers
+    in one piece, so the surplus is bounded by whoever read it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, prefix: bytes = b"") -> None:
+        self.inner = stream
+        self._prefix = bytes(prefix)
+
+    def unread(self, data: bytes | bytearray) -> None:
+        """Put bytes back: the next `receive_some` returns these first."""
+        if data:
+            self._prefix = bytes(data) + self._prefix
+
+    @property
+    def pending(self) -> int:
+        """How many pushed-back bytes wait to be read again."""
+        return len(self._prefix)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return pushed-back bytes, else what the inner stream has; b"" at its end. Always a checkpoint.
+
+        Cancellation loses nothing. Raises what the inner stream raises, and ValueError for `max_bytes` < 1.
+        """
+        if not self._prefix:
+            received = await self.inner.receive_some(max_bytes)
+            return received if isinstance(received, bytes) else bytes(received)
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        await trio.lowlevel.checkpoint()
+        data = self._prefix[:max_bytes]
+        self._prefix = self._prefix[len(data) :]
+        return data
+
+    async def read_ahead(self, max_bytes: int) -> int:
+        """Read once from the inner stream and keep the bytes behind those already pending; how many came.
+
+        0 means the inner stream ended. Raises what it raises.
+        """
+        data = await self.inner.receive_some(max_bytes)
+        self._prefix += bytes(data)
+        return len(data)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send on the inner stream."""
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait on the inner stream."""
+        await self.inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """End the sending side, where the inner stream can; where it cannot (TLS), do nothing.
+
+        TLS has no half-close that peers agree on: many answer a close_notify by closing (RFC 5246 §7.2.1
+        demanded it). So its end of sending is its `aclose`.
+        """
+        if isinstance(self.inner, trio.abc.HalfCloseableStream):
+            await self.inner.send_eof()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Close the inner stream and forget pushed-back bytes."""
+        self._prefix = b""
+        await self.inner.aclose()

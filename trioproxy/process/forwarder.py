@@ -1,0 +1,83 @@
+"""One forwarder: the data plane, its listeners, and the supervisor's commands, from start to the end of the drain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from trioproxy.control.channel import ForwarderEnd, serve_commands
+from trioproxy.control.messages import Answer, Command, StartDrain
+
+
+class Draining(Protocol):
+    """Whether the drain has begun."""
+
+    @property
+    def started(self) -> trio.Event:
+        """Set when it has."""
+        ...
+
+
+class DataPlane(Protocol):
+    """What carries the traffic."""
+
+    @property
+    def drain(self) -> Draining:
+        """Its drain."""
+        ...
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Background work, until cancelled."""
+        ...
+
+    def execute(self, command: Command) -> Answer:
+        """Execute one command of the supervisor."""
+        ...
+
+
+class Accepting(Protocol):
+    """A listener."""
+
+    async def serve(self, handler_nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept until cancelled; connections become tasks of `handler_nursery`."""
+        ...
+
+
+async def run_forwarder(
+    plane: DataPlane,
+    listeners: Sequence[Accepting],
+    end: ForwarderEnd,
+    *,
+    grace: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until a drain has ended: every connection is done, or its grace is over and the rest was cut.
+
+    Started once the listeners accept. `grace` (seconds) counts when the supervisor goes away without a word;
+    else StartDrain brings its own.
+    """
+
+    def execute(command: Command) -> Answer:
+        nonlocal grace
+        if isinstance(command, StartDrain):
+            grace = command.grace
+        return plane.execute(command)
+
+    async def obey(*, task_status: trio.TaskStatus[None]) -> None:
+        await serve_commands(execute, end, task_status=task_status)
+        execute(StartDrain(grace))  # nobody is left to tell us routes, or to stop us
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(plane.run)
+        await nursery.start(obey)
+        # Of the two, the accepting one ends first.
+        async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+            for listener in listeners:
+                await accepting.start(listener.serve, connections)
+            task_status.started()
+            await plane.drain.started.wait()
+            connections.cancel_scope.deadline = trio.current_time() + grace
+            accepting.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()

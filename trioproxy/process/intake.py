@@ -1,0 +1,89 @@
+"""Where providers deliver: into the catalog, on to the forwarders, and into the event log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from trioproxy.control.worker import ProviderInfo
+from trioproxy.process.events import EventLog
+from trioproxy.process.publisher import Publisher
+from trioproxy.routing.catalog import Catalog
+from trioproxy.routing.route import Route, RouteKey
+
+MAX_NAMED = 100
+"""Routes that one event names; beyond it tells only how many."""
+
+_LOG = logging.getLogger("trioproxy.process.intake")
+
+
+@dataclass(slots=True)
+class _Health:
+    synced_at: float | None = None
+    error: str | None = None
+
+
+class Intake:
+    """The sink of all providers. `clock` tells seconds since the epoch."""
+
+    def __init__(
+        self, catalog: Catalog, publisher: Publisher, events: EventLog, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._catalog = catalog
+        self._publisher = publisher
+        self._events = events
+        self._clock = clock
+        self._health: dict[str, _Health] = {}
+
+    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+        """Take a full snapshot of one provider."""
+        before = self._catalog.of_provider(provider)
+        changed = self._catalog.replace(provider, routes)
+        self._synced(provider)
+        if changed:
+            after = self._catalog.of_provider(provider)
+            # The catalog keeps an equal route as the object it was.
+            upserted = [key for key, route in after.items() if before.get(key) is not route]
+            self._announce(provider, upserted, [key for key in before if key not in after])
+
+    def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
+        """Take a delta of one provider."""
+        upsert, remove = list(upsert), list(remove)
+        changed = self._catalog.change(provider, upsert=upsert, remove=remove)
+        self._synced(provider)
+        if changed:
+            added = {route.key for route in upsert}
+            self._announce(provider, list(added), [key for key in remove if key not in added])
+
+    def failed(self, provider: str, error: str) -> None:
+        """Take note that the last read failed; what was delivered before stays."""
+        health = self._health.setdefault(provider, _Health())
+        if health.error != error:
+            _LOG.warning("a provider failed", extra={"provider": provider, "error": error})
+        health.error = error
+
+    def providers(self, counts: Mapping[str, int]) -> list[ProviderInfo]:
+        """Everybody who ever delivered or failed, with `counts` of routes by provider."""
+        return [
+            ProviderInfo(name, health.error is None, counts.get(name, 0), health.synced_at, health.error)
+            for name, health in self._health.items()
+        ]
+
+    def _synced(self, provider: str) -> None:
+        health = self._health.setdefault(provider, _Health())
+        if health.error is not None:
+            _LOG.info("a provider works again", extra={"provider": provider})
+        health.error = None
+        health.synced_at = self._clock()
+
+    def _announce(self, provider: str, upserted: list[RouteKey], removed: list[RouteKey]) -> None:
+        version = self._catalog.version
+        counts = {"upserted": len(upserted), "removed": len(removed)}
+        _LOG.info("routes changed", extra={"provider": provider, "version": version, **counts})
+        detail: dict[str, object] = {"provider": provider, "version": version, "counts": counts}
+        if len(upserted) + len(removed) <= MAX_NAMED:
+            detail |= {"upserted": sorted(upserted), "removed": sorted(removed)}
+        self._events.add("route", **detail)
+        self._publisher.wake()

@@ -1,0 +1,166 @@
+"""Which backend serves a request, and what is known about each: in flight, failures, the operator's will.
+
+State is made when a route first gets traffic and survives table changes, so that a change touches only its own
+route.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from trioproxy.control.messages import AdminState, BackendInfo, BackendState
+from trioproxy.errors import NoBackend, ProxyError, Side
+from trioproxy.policy.balancing import SmoothWeighted
+from trioproxy.routing.route import Backend, Route, RouteKey
+from trioproxy.routing.table import Table
+
+RETRY_AFTER = 5  # seconds; what a client is told when no backend can be used
+
+
+@dataclass(slots=True)
+class BackendStats:
+    """One backend of one route in this forwarder."""
+
+    backend: Backend
+    admin: AdminState = "enabled"
+    in_flight: int = 0
+    requests: int = 0
+    failures: int = 0  # in a row, the backend's own fault
+    last_error: str | None = None
+    last_error_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        """Name of the backend within its route."""
+        return self.backend.id
+
+    @property
+    def weight(self) -> int:
+        """Share of the traffic."""
+        return self.backend.weight
+
+    @property
+    def state(self) -> BackendState:
+        """What an operator sees."""
+        return "healthy" if self.admin == "enabled" else self.admin
+
+
+@dataclass(slots=True)
+class RouteStats:
+    """One route in this forwarder."""
+
+    route: Route
+    backends: dict[str, BackendStats] = field(default_factory=dict[str, BackendStats])
+    chooser: SmoothWeighted = field(default_factory=SmoothWeighted)
+    requests: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    last_activity: float = 0.0  # seconds since the epoch
+
+    def update(self, route: Route) -> None:
+        """Take over a new definition; what is known of kept backends stays."""
+        if route is self.route and self.backends:
+            return
+        self.route = route
+        kept: dict[str, BackendStats] = {}
+        for backend in route.backends:
+            stats = self.backends.get(backend.id)
+            if stats is None or stats.backend.key != backend.key:
+                stats = BackendStats(backend)
+            stats.backend = backend
+            kept[backend.id] = stats
+        self.backends = kept
+
+
+@dataclass(slots=True)
+class Lease:
+    """A backend chosen for one try. `release` exactly once."""
+
+    route: RouteStats
+    stats: BackendStats
+
+    @property
+    def backend(self) -> Backend:
+        """Whom to connect to."""
+        return self.stats.backend
+
+    def release(self, error: ProxyError | None) -> None:
+        """The try is over. Only the backend's own faults count against it."""
+        self.stats.in_flight -= 1
+        if error is None:
+            self.stats.failures = 0
+        elif error.side is Side.UPSTREAM:
+            self.stats.failures += 1
+            self.stats.last_error = f"{error.code}: {error.detail}"
+            self.stats.last_error_at = time.time()
+
+
+class Balancer:
+    """Owner of the per-route state of a forwarder."""
+
+    def __init__(self) -> None:
+        self._routes: dict[RouteKey, RouteStats] = {}
+
+    def route(self, route: Route) -> RouteStats:
+        """The state of a route, made or brought up to date as needed."""
+        stats = self._routes.get(route.key)
+        if stats is None:
+            stats = self._routes[route.key] = RouteStats(route)
+        stats.update(route)
+        return stats
+
+    def pick(self, stats: RouteStats, tried: Iterable[str] = ()) -> Lease:
+        """Choose a backend that is not among `tried`. Raises NoBackend."""
+        usable = [one for one in stats.backends.values() if one.admin == "enabled" and one.id not in tried]
+        chosen = stats.chooser.choose(usable)
+        if chosen is None:
+            reason = (
+                "this service has no backend" if not stats.backends else "no backend of this service can be used now"
+            )
+            raise NoBackend(reason, retry_after=RETRY_AFTER)
+        chosen.in_flight += 1
+        chosen.requests += 1
+        return Lease(stats, chosen)
+
+    def forget(self, table: Table) -> None:
+        """Drop the state of routes that the table no longer has and nobody uses any more."""
+        for key, stats in list(self._routes.items()):
+            route = table.get(key)
+            if route is not None:
+                stats.update(route)
+            elif not stats.in_flight:
+                del self._routes[key]
+
+    def set_admin(self, route: Route, backend_id: str, state: AdminState) -> bool:
+        """Drain, disable or enable a backend; False when the route has none of that id."""
+        stats = self.route(route).backends.get(backend_id)
+        if stats is None:
+            return False
+        stats.admin = state
+        return True
+
+    def routes(self) -> Iterable[RouteStats]:
+        """Every route that has had traffic or an operator's word."""
+        return self._routes.values()
+
+    def describe(self) -> tuple[BackendInfo, ...]:
+        """Every backend that has had traffic or an operator's word."""
+        return tuple(
+            BackendInfo(
+                session_id=stats.route.session_id,
+                service=stats.route.service,
+                backend_id=one.id,
+                address=one.backend.key,
+                weight=one.weight,
+                state=one.state,
+                in_flight=one.in_flight,
+                requests=one.requests,
+                failures=one.failures,
+                last_error=one.last_error,
+                last_error_at=one.last_error_at,
+            )
+            for stats in self._routes.values()
+            for one in stats.backends.values()
+        )

@@ -1,0 +1,62 @@
+"""The client's side of a connection, with its errors named."""
+
+from __future__ import annotations
+
+import trio
+
+from trioproxy.errors import ClientGone
+from trioproxy.net.peer import Peer
+from trioproxy.net.prefixed import PrefixedStream
+
+MAX_READ_AHEAD = 64 * 1024  # bytes a client may send ahead while its answer is awaited
+MAX_LINGER = 1024 * 1024  # bytes of a refused body that are read and thrown away
+
+
+class Client:
+    """A client's connection."""
+
+    def __init__(self, stream: PrefixedStream, peer: Peer) -> None:
+        self.stream = stream
+        self.peer = peer
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. Raises ClientGone."""
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ClientGone("the client left while its answer was being sent") from exc
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """The next bytes; empty at the end of the stream. Raises ClientGone on a reset."""
+        try:
+            return bytes(await self.stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ClientGone("the client reset the connection") from exc
+
+    async def wait_gone(self) -> None:
+        """Return when the client hangs up. What it sends meanwhile (pipelined requests) is kept, up to a bound.
+
+        Beyond the bound nothing more is read, and its leaving shows when the answer is sent.
+        """
+        while self.stream.pending < MAX_READ_AHEAD:
+            try:
+                if not await self.stream.read_ahead(MAX_READ_AHEAD):
+                    return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+        await trio.sleep_forever()
+
+    async def linger(self, seconds: float) -> None:
+        """End our side and read what the client still sends, for `seconds` at most.
+
+        Closing with unread bytes in the kernel's buffer resets the connection, and the reset may overtake the
+        answer (RFC 9112 §9.6).
+        """
+        with trio.move_on_after(seconds):
+            try:
+                await self.stream.send_eof()
+                left = MAX_LINGER
+                while left > 0 and (data := await self.stream.receive_some(64 * 1024)):
+                    left -= len(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return

@@ -1,0 +1,79 @@
+"""How an upgraded stream ends: what ended it, and the handle by which the worker ends it from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+EndedBy = Literal["client", "backend", "proxy"]
+
+GOING_AWAY = 1001
+"""Close code of an endpoint that leaves (RFC 6455 §7.4.1)."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """Why an upgraded stream is over.
+
+    `code` and `reason` are those of the WebSocket close (1005: a close without code, 1006: none at all),
+    None where bytes were only relayed. `by` is whose doing it was. `error` is None for an end that all
+    sides agreed on, else one of:
+
+    - "client_gone", "upstream_closed": that side's connection ended or broke without a word;
+    - "protocol_error", "message_too_big": `by` broke the protocol, or `websocket.max_message`;
+    - "ping_timeout": `by` did not answer pings;
+    - "idle": nothing was sent for `timeouts.websocket_idle`;
+    - what `Closer.request` was told.
+    """
+
+    code: int | None
+    reason: str
+    by: EndedBy
+    error: str | None
+
+
+class Traffic(Protocol):
+    """Where payload is counted, in bytes: `bytes_in` from the client, `bytes_out` to it."""
+
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequest:
+    """What `Closer.request` was told."""
+
+    code: int
+    reason: str
+    error: str
+
+
+class Closer:
+    """Ends one upgraded stream politely, from outside. Whoever owns the connection makes it and keeps it."""
+
+    def __init__(self) -> None:
+        self.requested: CloseRequest | None = None
+        self._listener: Callable[[], None] | None = None
+
+    def request(self, code: int, reason: str, *, error: str) -> None:
+        """Ask for the end; returns at once. `code` and `reason` go into the close frames, `error` into the log.
+
+        The first request counts. One made before the stream is forwarded ends it as soon as it is.
+        """
+        if self.requested is None:
+            self.requested = CloseRequest(code, reason, error)
+            if self._listener is not None:
+                self._listener()
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Generator[None]:
+        """While inside, the first request calls `listener`, from whichever task makes it."""
+        self._listener = listener
+        try:
+            if self.requested is not None:
+                listener()
+            yield
+        finally:
+            self._listener = None

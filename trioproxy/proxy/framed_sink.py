@@ -1,0 +1,46 @@
+"""The client's end of a relayed WebSocket, into which the proxy can put one close frame of its own."""
+
+from __future__ import annotations
+
+import trio
+
+from trioproxy.proxy.frames import FrameTracker, close_frame
+
+
+class FramedSink:
+    """Passes a backend's frames on as bytes, and knows where a frame of ours may stand (RFC 6455 §5.4)."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._frames = FrameTracker()
+        self._sending = False
+        self._farewell = b""  # our close frame, waiting for its place
+        self._muted = False  # it has been sent: nothing may follow
+
+    async def send_all(self, data: bytes | bytearray) -> None:
+        """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it."""
+        if self._muted:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._farewell:
+            data = data[: self._frames.advance(data, 0)]
+        else:
+            self._frames.follow(data)
+        self._sending = True
+        await self._stream.send_all(data)
+        self._sending = False
+        if self._farewell and self._frames.between:
+            await self._send_farewell()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame: now if no frame is open, else behind it. Not after the backend's own."""
+        self._farewell = close_frame(code, reason)
+        if self._frames.between and not self._sending:
+            await self._send_farewell()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _send_farewell(self) -> None:
+        self._muted = True
+        if not self._frames.closing:
+            await self._stream.send_all(self._farewell)

@@ -1,0 +1,195 @@
+"""Connections to backends: kept, dialled, queued for.
+
+Decisions are made in sync methods of `_Room` (one per backend address), so that nothing changes between looking and
+acting; dialling and closing happen after, outside. A connection is in exactly one of four states: dialling, leased,
+idle, or closed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from trioproxy.config.schema import PoolConfig
+from trioproxy.errors import ConnectTimeout, Overloaded
+from trioproxy.net.clock import deadline_after
+from trioproxy.net.dialer import Dialer
+from trioproxy.proxy.upstream import Upstream
+from trioproxy.routing.route import Backend
+
+OVERLOAD_RETRY_AFTER = 1  # seconds
+REAP_SECONDS = 2.0  # how often idle connections are looked at; also the longest a dead one is kept open
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request in the queue. `granted` holds a connection, or None as leave to dial."""
+
+    event: trio.Event = field(default_factory=trio.Event)
+    granted: Upstream | None = None
+
+
+@dataclass(slots=True)
+class _Room:
+    """All that the pool knows of one backend address."""
+
+    idle: deque[Upstream] = field(default_factory=deque[Upstream])  # newest last
+    leased: int = 0
+    dialing: int = 0
+    waiters: deque[_Waiter] = field(default_factory=deque[_Waiter])
+
+    @property
+    def unused(self) -> bool:
+        return not (self.idle or self.leased or self.dialing or self.waiters)
+
+    def take_idle(self, now: float, dead: list[Upstream]) -> Upstream | None:
+        """The newest usable idle connection; those found unusable on the way go to `dead`."""
+        while self.idle:
+            upstream = self.idle.pop()
+            if upstream.usable(now):
+                self.leased += 1
+                return upstream
+            dead.append(upstream)
+        return None
+
+    def may_dial(self, config: PoolConfig) -> bool:
+        return self.dialing < config.dials_per_backend and (
+            not config.max_per_backend or self.leased + self.dialing + len(self.idle) < config.max_per_backend
+        )
+
+    def wake(self, config: PoolConfig) -> None:
+        """Give waiters leave to dial, as far as the limits allow; first come, first served."""
+        while self.waiters and self.may_dial(config):
+            self.dialing += 1
+            self.waiters.popleft().event.set()
+
+
+class Pool:
+    """Connections to all backends of one forwarder. `config` is asked at each use, so a reload takes effect."""
+
+    def __init__(self, dial: Dialer, config: Callable[[], PoolConfig]) -> None:
+        self._dial = dial
+        self._config = config
+        self._rooms: dict[str, _Room] = {}
+        self._dead: list[Upstream] = []  # the reaper closes them: closing waits, and acquiring must not
+
+    async def acquire(self, backend: Backend, *, connect_seconds: float, fresh: bool = False) -> Upstream:
+        """A connection to the backend: kept, or dialled within `connect_seconds`, after queueing if need be.
+
+        `fresh`: kept ones are not trusted (one just turned out dead) and are given up. The caller gives it back
+        with `release`. Raises ConnectFailed, ConnectTimeout, Overloaded.
+        """
+        config = self._config()
+        room = self._rooms.setdefault(backend.key, _Room())
+        if fresh:
+            self._dead += room.idle
+            room.idle.clear()
+        upstream = room.take_idle(trio.current_time(), self._dead)
+        if upstream is None:
+            if not room.waiters and room.may_dial(config):
+                room.dialing += 1
+            else:  # whoever comes later stands behind those who wait already
+                upstream = await self._queue(room, config)
+        return upstream or await self._connect(room, backend, connect_seconds)
+
+    async def _queue(self, room: _Room, config: PoolConfig) -> Upstream | None:
+        if len(room.waiters) >= config.queue:
+            raise Overloaded("too many requests wait for this service", retry_after=OVERLOAD_RETRY_AFTER)
+        waiter = _Waiter()
+        room.waiters.append(waiter)
+        try:
+            with trio.CancelScope(deadline=deadline_after(config.queue_timeout)):
+                await waiter.event.wait()
+        except trio.Cancelled:
+            if not waiter.event.is_set():
+                room.waiters.remove(waiter)
+            elif waiter.granted is not None:  # granted in the instant of the cancellation: the next one gets it
+                room.leased -= 1
+                self._hand_on(room, waiter.granted, config)
+            else:
+                room.dialing -= 1
+                room.wake(config)
+            raise
+        if not waiter.event.is_set():
+            room.waiters.remove(waiter)
+            raise Overloaded("no connection to this service became free in time", retry_after=OVERLOAD_RETRY_AFTER)
+        return waiter.granted
+
+    async def _connect(self, room: _Room, backend: Backend, connect_seconds: float) -> Upstream:
+        upstream = None
+        try:
+            with trio.CancelScope(deadline=deadline_after(connect_seconds)) as scope:
+                upstream = Upstream(await self._dial(backend), backend.key)
+        finally:
+            room.dialing -= 1
+            if upstream is not None:
+                room.leased += 1
+            room.wake(self._config())
+        if upstream is None:
+            assert scope.cancelled_caught
+            raise ConnectTimeout(f"the backend did not accept a connection within {connect_seconds:g} s")
+        return upstream
+
+    async def release(self, upstream: Upstream, *, reuse: bool) -> None:
+        """Give a connection back: to the next in the queue, to the idle ones, or to its end."""
+        config = self._config()
+        room = self._rooms[upstream.key]
+        room.leased -= 1
+        if reuse:
+            upstream.park(trio.current_time(), config.idle_timeout)
+            self._hand_on(room, upstream, config)
+            return
+        room.wake(config)
+        self._drop_unused(upstream.key, room)
+        await upstream.close()
+
+    def _hand_on(self, room: _Room, upstream: Upstream, config: PoolConfig) -> None:
+        if room.waiters:
+            waiter = room.waiters.popleft()
+            waiter.granted = upstream
+            room.leased += 1
+            waiter.event.set()
+            return
+        room.idle.append(upstream)
+        if len(room.idle) > config.idle_per_backend:
+            self._dead.append(room.idle.popleft())
+
+    def _drop_unused(self, key: str, room: _Room) -> None:
+        if room.unused:
+            self._rooms.pop(key, None)
+
+    async def reap(self) -> None:
+        """Close connections that expired, that backends closed, or that were given up; runs until cancelled."""
+        while True:
+            await trio.sleep(REAP_SECONDS)
+            now = trio.current_time()
+            for key, room in list(self._rooms.items()):
+                usable = [one for one in room.idle if one.usable(now)]
+                if len(usable) < len(room.idle):
+                    self._dead += [one for one in room.idle if one not in usable]
+                    room.idle = deque(usable)
+                    room.wake(self._config())
+                self._drop_unused(key, room)
+            while self._dead:
+                await self._dead.pop().close()
+
+    async def aclose(self) -> None:
+        """Close every connection that is not leased: the end of a forwarder."""
+        for room in self._rooms.values():
+            self._dead += room.idle
+            room.idle.clear()
+        while self._dead:
+            await self._dead.pop().close()
+
+    def statistics(self) -> Counter[str]:
+        """Connections now, by state: "idle", "active", "dialing"; and requests "waiting"."""
+        rooms = self._rooms.values()
+        return Counter(
+            idle=sum(len(room.idle) for room in rooms),
+            active=sum(room.leased for room in rooms),
+            dialing=sum(room.dialing for room in rooms),
+            waiting=sum(len(room.waiters) for room in rooms),
+        )

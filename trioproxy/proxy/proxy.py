@@ -1,0 +1,154 @@
+"""The data plane of one forwarder, without its sockets: connections go in, commands go in, figures come out."""
+
+from __future__ import annotations
+
+import copy
+from typing import assert_never
+
+import trio
+
+from trioproxy.config.schema import Config
+from trioproxy.control.messages import (
+    Activity,
+    Answer,
+    Applied,
+    CloseConnection,
+    Command,
+    Done,
+    GetReport,
+    Report,
+    SetBackend,
+    SetConfig,
+    SetTable,
+    StartDrain,
+)
+from trioproxy.net.dialer import Dialer, dial
+from trioproxy.net.peer import Peer
+from trioproxy.net.prefixed import PrefixedStream
+from trioproxy.observe.access_log import AccessLog
+from trioproxy.observe.metrics import Metrics
+from trioproxy.proxy.balancer import Balancer
+from trioproxy.proxy.connection import Connection
+from trioproxy.proxy.drain import Drain
+from trioproxy.proxy.live import LiveConnections
+from trioproxy.proxy.plane import Plane
+from trioproxy.proxy.pool import Pool
+from trioproxy.proxy.retire import Retirement
+from trioproxy.proxy.router import Router
+from trioproxy.routing.table import Table
+
+POLITE_SECONDS = 2.0  # before the end of the grace, at which WebSockets are told that we go away
+
+
+class Proxy:
+    """One forwarder's data plane. Runs where it is told to; several may live in one program.
+
+    `dial` opens connections to backends (tests pass their own network). `access_log` and `metrics` are shared
+    with whoever made them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dial: Dialer = dial,
+        access_log: AccessLog | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self.drain = Drain()
+        self.live = LiveConnections()
+        self.router = Router(Table.build((), version=0, synced=False))
+        self._plane = Plane(
+            config=config,
+            router=self.router,
+            balancer=Balancer(),
+            pool=Pool(dial, lambda: self._plane.config.pool),
+            metrics=self.metrics,
+            access_log=access_log,
+            drain=self.drain,
+            live=self.live,
+        )
+        self._retirement = Retirement(self.live)
+        self._grace = config.worker.drain_timeout
+
+    @property
+    def pool(self) -> Pool:
+        """The connections to backends."""
+        return self._plane.pool
+
+    @property
+    def balancer(self) -> Balancer:
+        """What is known of the backends."""
+        return self._plane.balancer
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep house until cancelled: idle connections, removed routes, the polite end of streams in a drain."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._plane.pool.reap)
+                nursery.start_soon(self._retirement.run)
+                nursery.start_soon(self._say_goodbye)
+                task_status.started()
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await self._plane.pool.aclose()
+
+    async def _say_goodbye(self) -> None:
+        await self.drain.started.wait()
+        await trio.sleep(max(0.0, self._grace - POLITE_SECONDS))
+        self.live.end_streams("this worker is shutting down", error="draining")
+
+    async def serve_connection(self, stream: PrefixedStream, peer: Peer) -> None:
+        """Serve one client connection until it ends. The caller closes the stream."""
+        await Connection(self._plane, stream, peer).serve()
+
+    def execute(self, command: Command) -> Answer:
+        """Carry out a command of the supervisor; takes effect before it returns."""
+        match command:
+            case SetTable(table):
+                return self._set_table(table)
+            case SetConfig(config):
+                self._plane.config = config
+                return Done()
+            case SetBackend(key, backend_id, state):
+                route = self.router.table.get(key)
+                return Done(route is not None and self._plane.balancer.set_admin(route, backend_id, state))
+            case CloseConnection(connection_id):
+                return Done(self.live.end(connection_id))
+            case StartDrain(grace):
+                self._grace = grace
+                self.drain.start()
+                return Done()
+            case GetReport(connections):
+                return self._report(connections=connections)
+            case _:
+                assert_never(command)
+
+    def _set_table(self, table: Table) -> Applied:
+        if table.version >= self.router.table.version:
+            self._retirement.table_changed(self._plane.balancer, table, grace=self._plane.config.worker.drain_timeout)
+            self.router.table = table
+            self._plane.balancer.forget(table)
+        return Applied(self.router.table.version)
+
+    def _report(self, *, connections: bool) -> Report:
+        self.live.note_activity()
+        metrics = copy.deepcopy(self.metrics)
+        metrics.pool = self._plane.pool.statistics()
+        return Report(
+            table_version=self.router.table.version,
+            draining=self.drain.active,
+            metrics=metrics,
+            backends=self._plane.balancer.describe(),
+            activity={
+                stats.route.key: Activity(
+                    last_activity=stats.last_activity,
+                    requests=stats.requests,
+                    bytes=stats.bytes,
+                    connections=stats.in_flight,
+                )
+                for stats in self._plane.balancer.routes()
+            },
+            connections=tuple(one.describe() for one in self.live) if connections else (),
+        )

@@ -1,0 +1,333 @@
+"""One try of a request on one backend connection: the request goes up, the response comes down.
+
+A request whose body is already here (most have none) opens no nursery. A body that is still coming is uploaded
+beside the download, so that an early answer is relayed at once. One cancel scope holds the deadline of whatever is
+being waited for; it moves with the phase and with every piece.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from trioproxy.config.schema import LimitsConfig
+from trioproxy.errors import (
+    BodyTimeout,
+    BodyTruncated,
+    ClientGone,
+    ProxyError,
+    ResponseTimeout,
+    UpstreamClosed,
+    UpstreamProtocol,
+)
+from trioproxy.http1.fields import first
+from trioproxy.http1.forward import informational_head, response_fields, response_head, trailers
+from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
+from trioproxy.http1.head import STATUS_LINE, HeadBuffer, ResponseHead, parse_response
+from trioproxy.http1.rewrite import Mapping
+from trioproxy.net.clock import deadline_after
+from trioproxy.proxy.client import Client
+from trioproxy.proxy.request import Request, Waits
+from trioproxy.proxy.upstream import Upstream
+
+READ_SMALL = 64 * 1024  # bytes
+READ_LARGE = 256 * 1024  # for bodies that keep filling the small reads
+WATCH_AFTER = 1.0  # seconds of silence from the backend after which the client is watched for leaving
+MAX_INFORMATIONAL = 1000  # 1xx responses before a final one
+
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Decided once, at the end of a try: may the two connections serve again?"""
+
+    keep_client: bool
+    keep_upstream: bool
+
+
+class _Awaited(Enum):
+    """Who is to blame when the deadline passes."""
+
+    CLIENT_BODY = "the client stopped sending the request body"
+    BACKEND_TAKES = "the backend stopped taking the request body"
+    BACKEND_HEAD = "the backend did not answer"
+    BACKEND_BODY = "the backend stopped sending the response body"
+    CLIENT_TAKES = "the client stopped taking the response body"
+
+
+Switch = Callable[[ResponseHead, bytes], Awaitable[Outcome]]
+"""Carries on after a 101: its head, and the bytes that came after it."""
+
+
+class Relay:
+    """One try. Make it, `run` it once."""
+
+    def __init__(
+        self,
+        client: Client,
+        request: Request,
+        upstream: Upstream,
+        *,
+        waits: Waits,
+        limits: LimitsConfig,
+        mapping: Mapping | None,
+        draining: Callable[[], bool],
+        switch: Switch,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._upstream = upstream
+        self._waits = waits
+        self._limits = limits
+        self._mapping = mapping
+        self._draining = draining
+        self._switch = switch
+        self._clock = trio.CancelScope()
+        self._awaited = _Awaited.BACKEND_HEAD
+        self._sent_at = 0.0
+        self._request_sent = False
+        self._head_came = False
+        self._continued = False  # a 1xx came: a client that waited for it sends its body now
+        self._uploads = False  # a task of its own reads from the client
+
+    async def run(self, raw_head: bytes) -> Outcome:
+        """Send the request with this head, relay the response. Raises ProxyError.
+
+        Once `request.response_begun` is set the client has part of the answer, and an error can only cut it short.
+        """
+        outcome = None
+        with self._clock:
+            if self._request.body.done:
+                self._expect(_Awaited.BACKEND_TAKES, self._waits.stall)
+                await self._upstream.send(raw_head + self._request.early_bytes())
+                self._request_is_sent()
+                outcome = await self._download()
+            else:
+                outcome = await self._duplex(raw_head)
+        if outcome is None:
+            raise self._timed_out()
+        return outcome
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    def _expect(self, awaited: _Awaited, seconds: float) -> None:
+        self._awaited = awaited
+        self._clock.deadline = deadline_after(seconds)
+
+    def _timed_out(self) -> ProxyError:
+        what = f"{self._awaited.value} for too long"
+        if self._awaited is _Awaited.CLIENT_TAKES:
+            return ClientGone(what)
+        if self._request.response_begun:
+            return BodyTruncated(what)
+        if self._awaited is _Awaited.CLIENT_BODY:
+            return BodyTimeout(what)
+        return ResponseTimeout(what)
+
+    def _request_is_sent(self) -> None:
+        self._request_sent = True
+        self._sent_at = trio.current_time()
+        if not self._head_came:
+            self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+
+    # --- up --------------------------------------------------------------------------------------------
+
+    async def _duplex(self, raw_head: bytes) -> Outcome | None:
+        # Expected failures are values inside the nursery; the first one ends both directions and is raised here.
+        failures: list[ProxyError] = []
+        outcome: Outcome | None = None
+        self._uploads = True
+        async with trio.open_nursery() as nursery:
+
+            async def upload() -> None:
+                try:
+                    if await self._upload(raw_head):
+                        await trio.sleep(WATCH_AFTER)
+                        await self._client.wait_gone()
+                        raise ClientGone("the client left before its answer was complete")
+                except ProxyError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(upload)
+            try:
+                outcome = await self._download()
+            except ProxyError as error:
+                failures.append(error)
+            nursery.cancel_scope.cancel()
+        if outcome is None and failures:
+            raise failures[0]
+        return outcome
+
+    async def _upload(self, raw_head: bytes) -> bool:
+        """Send head and body; False when the backend stopped taking them."""
+        request, body = self._request, self._request.body
+        chunked = request.head.framing.coding is Coding.CHUNKED
+        size = READ_SMALL
+        try:
+            await self._send_up(raw_head + request.early_bytes())
+            while not body.done:
+                self._expect_body()
+                data = await self._client.receive(size)
+                if not data:
+                    raise ClientGone("the client left inside its request body")
+                size = READ_LARGE if len(data) == size else READ_SMALL
+                payload = request.take(self._client.stream, data, limit=self._limits.body_bytes)
+                if chunked:
+                    payload = chunk(payload) if payload else b""
+                    if body.done:
+                        payload += last_chunk(trailers(body.trailers))
+                if payload:
+                    await self._send_up(payload)
+        except UpstreamClosed:
+            # Not yet a failure: a backend may answer early and close, say with 413. The download finds out.
+            return False
+        self._request_is_sent()
+        return True
+
+    def _expect_body(self) -> None:
+        if self._head_came:
+            return
+        if self._request.head.expect_continue and not (self._continued or self._request.consumed):
+            self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+        else:
+            self._expect(_Awaited.CLIENT_BODY, self._waits.stall)
+
+    async def _send_up(self, data: bytes) -> None:
+        if self._head_came:
+            self._clock.deadline = deadline_after(self._waits.stall)
+        else:
+            self._expect(_Awaited.BACKEND_TAKES, self._waits.stall)
+        await self._upstream.send(data)
+
+    # --- down ------------------------------------------------------------------------------------------
+
+    async def _download(self) -> Outcome:
+        request = self._request
+        head, rest = await self._read_head()
+        self._head_came = True
+        request.record.upstream_head_seconds = trio.current_time() - self._sent_at if self._request_sent else 0.0
+        if head.status == 101:
+            self._clock.deadline = math.inf  # the stream keeps its own time
+            return await self._switch(head, rest)
+        self._expect(_Awaited.BACKEND_BODY, self._waits.stall)
+        body = open_body(head.framing)
+        try:
+            payload = body.feed(rest)
+        except MalformedBody as exc:
+            raise UpstreamProtocol(f"the backend's response body is malformed: {exc}") from None
+        chunked = request.head.http11 and head.framing.coding in (Coding.CHUNKED, Coding.CLOSE)
+        # A final answer before the request's end: the rest of the body would be taken for the next request.
+        close = not request.head.keep_alive or not request.body.done or self._draining()
+        fields = response_fields(head)
+        if self._mapping is not None:
+            fields = self._mapping.fields(fields)
+        begin = response_head(head, fields, chunked=chunked, close=close, request_id=request.record.id.encode("ascii"))
+        request.record.status = head.status
+        request.response_begun = True
+        await self._send_down(begin, payload, body, chunked=chunked)
+        if not body.done:
+            await self._relay_body(body, chunked=chunked)
+        return Outcome(
+            keep_client=not close and request.body.done,
+            keep_upstream=self._reusable(head, body),
+        )
+
+    async def _read_head(self) -> tuple[ResponseHead, bytes]:
+        rest = b""
+        for _ in range(MAX_INFORMATIONAL):
+            head, rest = await self._read_one_head(rest)
+            if not head.informational:
+                return head, rest
+            self._continued = True
+            if self._request_sent:
+                self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+            else:
+                self._expect_body()
+            if self._request.head.http11:
+                await self._client.send(informational_head(head))
+        raise UpstreamProtocol("the backend sent too many informational responses")
+
+    async def _read_one_head(self, data: bytes) -> tuple[ResponseHead, bytes]:
+        buffer = HeadBuffer(
+            self._limits.head_bytes, first_line=STATUS_LINE, too_large=UpstreamProtocol, malformed=UpstreamProtocol
+        )
+        raw = buffer.feed(data) if data else None
+        while raw is None:
+            data = await self._receive(READ_SMALL)
+            if not data:
+                if buffer.started:
+                    raise UpstreamClosed("the backend closed the connection inside its response head")
+                raise self._upstream.closed_early()
+            raw = buffer.feed(data)
+        head = parse_response(raw, method=self._request.head.method, header_count=self._limits.header_count)
+        return head, buffer.rest
+
+    async def _relay_body(self, body: Body, *, chunked: bool) -> None:
+        size = READ_SMALL
+        try:
+            while not body.done:
+                self._expect(_Awaited.BACKEND_BODY, self._waits.stall)
+                data = await self._receive(size)
+                size = READ_LARGE if len(data) == size else READ_SMALL
+                if data:
+                    payload = body.feed(data)
+                else:
+                    body.end_of_stream()
+                    payload = b""
+                await self._send_down(b"", payload, body, chunked=chunked)
+        except (MalformedBody, UpstreamClosed) as exc:
+            raise BodyTruncated(f"the response body broke off: {exc}") from None
+
+    async def _send_down(self, head: bytes, payload: bytes, body: Body, *, chunked: bool) -> None:
+        self._request.record.bytes_out += len(payload)
+        if chunked:
+            payload = chunk(payload) if payload else b""
+            if body.done:
+                payload += last_chunk(trailers(body.trailers))
+        if head or payload:
+            self._expect(_Awaited.CLIENT_TAKES, self._waits.stall)
+            await self._client.send(head + payload)
+
+    def _reusable(self, head: ResponseHead, body: Body) -> bool:
+        if not (head.keep_alive and self._request_sent and not body.rest and head.framing.coding is not Coding.CLOSE):
+            return False
+        found = _KEEP_ALIVE_TIMEOUT.search(first(head.fields, b"keep-alive") or b"")
+        self._upstream.keep_seconds = float(found[1]) if found else None
+        return True
+
+    # --- the client that leaves while its answer is awaited ----------------------------------------------
+
+    async def _receive(self, size: int) -> bytes:
+        if self._uploads:
+            return await self._upstream.receive(size)  # the upload's task sees the client leave
+        with trio.move_on_after(WATCH_AFTER):
+            return await self._upstream.receive(size)
+        return await self._receive_watching(size)
+
+    async def _receive_watching(self, size: int) -> bytes:
+        data: bytes | None = None
+        failure: UpstreamClosed | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._client.wait_gone()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                data = await self._upstream.receive(size)
+            except UpstreamClosed as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if data is None:
+            raise ClientGone("the client left before its answer was complete")
+        return data

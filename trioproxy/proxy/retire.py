@@ -1,0 +1,63 @@
+"""What a table change ends: streams and requests of routes and backends that are gone, after their grace.
+
+In-flight work of a removed route goes on for `worker.drain_timeout` and is then cut; a route or backend that comes
+back in time is left alone, and so is every other route.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import trio
+
+from trioproxy.proxy.balancer import Balancer
+from trioproxy.proxy.live import LiveConnections
+from trioproxy.routing.route import RouteKey
+from trioproxy.routing.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A route, or one backend address of it, that the table does not have any more."""
+
+    key: RouteKey
+    backend_key: str | None  # None: the whole route
+
+
+class Retirement:
+    """Remembers what was removed until its grace is over. At most one entry per route or backend in use."""
+
+    def __init__(self, live: LiveConnections) -> None:
+        self._live = live
+        self._deadlines: dict[Retired, float] = {}
+        self._changed = trio.Event()
+
+    def table_changed(self, balancer: Balancer, table: Table, *, grace: float) -> None:
+        """Compare what is in use with the new table. Call before the balancer forgets."""
+        due = trio.current_time() + grace
+        for stats in balancer.routes():
+            route = table.get(stats.route.key)
+            if route is None:
+                self._deadlines.setdefault(Retired(stats.route.key, None), due)
+                continue
+            self._deadlines.pop(Retired(route.key, None), None)
+            kept = {backend.key for backend in route.backends}
+            for backend in stats.backends.values():
+                retired = Retired(route.key, backend.backend.key)
+                if backend.backend.key in kept:
+                    self._deadlines.pop(retired, None)
+                elif backend.in_flight:
+                    self._deadlines.setdefault(retired, due)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """End what is due; runs until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            for retired in [one for one, due in self._deadlines.items() if due <= now]:
+                del self._deadlines[retired]
+                self._live.end_route(retired.key, retired.backend_key, "its route was removed")
+            with trio.CancelScope(deadline=min(self._deadlines.values(), default=math.inf)):
+                await self._changed.wait()

@@ -1,0 +1,159 @@
+"""An upgraded stream as bytes: WebSockets in mode "relay", with their extensions, and every other upgrade."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol, TypeGuard
+
+import trio
+
+from trioproxy.net.prefixed import PrefixedStream
+from trioproxy.net.stream import abort
+from trioproxy.proxy.closer import GOING_AWAY, Closer, Ended, EndedBy, Traffic
+from trioproxy.proxy.framed_sink import FramedSink
+from trioproxy.proxy.verdict import Verdict
+
+RELAY_BUFFER = 64 * 1024
+"""Bytes read at a time, and so the most that is held each way."""
+
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+async def forward_bytes(
+    client: trio.abc.Stream,
+    backend: trio.abc.Stream,
+    *,
+    idle: float,
+    close: float,
+    traffic: Traffic,
+    closer: Closer,
+    websocket: bool = False,
+) -> Ended:
+    """Copy bytes both ways until both sides have ended, one fails, or `idle` seconds pass without a byte (0 = never).
+
+    The end of one side is passed on as an end of sending, and the other way goes on. Where the receiver can
+    not half-close (TLS), that is the end of all. A side that fails makes the other one fail visibly.
+
+    With `websocket`, an end that the proxy makes (`closer`, idle) is told to the client by a close frame
+    between two frames of the backend; the client's answer travels on, and closes the backend as well.
+    `close` bounds that in seconds, and also what remains of a WebSocket after one side has ended. Both
+    streams are closed when this returns or is cancelled.
+    """
+    verdict = Verdict(closer, idle)
+    tunnel = _Tunnel(client, backend, traffic, verdict, websocket=websocket)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tunnel.pump_in)
+            nursery.start_soon(tunnel.pump_out)
+            ended = await verdict.reached()
+            with trio.move_on_after(close):
+                await tunnel.part(ended)
+            nursery.cancel_scope.cancel()
+        return ended
+    finally:
+        # Does nothing to a stream that was closed; one that is still open was cut, and its peer shall see that.
+        with trio.move_on_after(close, shield=True):
+            await abort(client)
+            await abort(backend)
+
+
+class _Sink(Protocol):
+    async def send_all(self, data: bytes | bytearray) -> None: ...
+
+
+class _Tunnel:
+    """The two directions, and what they know of each other."""
+
+    def __init__(
+        self,
+        client: trio.abc.Stream,
+        backend: trio.abc.Stream,
+        traffic: Traffic,
+        verdict: Verdict,
+        *,
+        websocket: bool,
+    ) -> None:
+        self._client = client
+        self._backend = backend
+        self._traffic = traffic
+        self._verdict = verdict
+        self._framed = FramedSink(client) if websocket else None
+        self._ended_first: EndedBy | None = None
+        self._finished = trio.Event()  # nothing more will pass
+
+    async def pump_in(self) -> None:
+        """Copy from the client to the backend."""
+        verdict, traffic = self._verdict, self._traffic
+        receive, send = self._client.receive_some, self._backend.send_all
+        while True:
+            try:
+                data = await receive(RELAY_BUFFER)
+            except _BROKEN:
+                return self._failed("client")
+            if not data:
+                break
+            verdict.moved = trio.current_time()
+            try:
+                await send(data)
+            except _BROKEN:
+                return self._failed("backend")
+            traffic.bytes_in += len(data)
+        return await self._source_ended("client", self._backend)
+
+    async def pump_out(self) -> None:
+        """Copy from the backend to the client."""
+        verdict, traffic = self._verdict, self._traffic
+        sink: _Sink = self._framed or self._client
+        receive, send = self._backend.receive_some, sink.send_all
+        while True:
+            try:
+                data = await receive(RELAY_BUFFER)
+            except _BROKEN:
+                return self._failed("backend")
+            if not data:
+                break
+            verdict.moved = trio.current_time()
+            try:
+                await send(data)
+            except _BROKEN:
+                return self._failed("client")
+            traffic.bytes_out += len(data)
+        return await self._source_ended("backend", self._client)
+
+    async def part(self, ended: Ended) -> None:
+        """Take leave in the way the end allows; what is not closed afterwards has to be cut."""
+        if ended.error is not None and (self._framed is None or ended.by != "proxy"):
+            return
+        with suppress(*_BROKEN):
+            if self._framed is not None and ended.by == "proxy":
+                await self._framed.close(ended.code or GOING_AWAY, ended.reason)
+            await self._finished.wait()
+            await self._client.aclose()
+            await self._backend.aclose()
+
+    async def _source_ended(self, side: EndedBy, other: trio.abc.Stream) -> None:
+        first = self._ended_first is None
+        self._ended_first = self._ended_first or side
+        half_open = False
+        if first and _can_half_close(other):
+            half_open = True
+            try:
+                await other.send_eof()
+            except _BROKEN:
+                self._failed("backend" if side == "client" else "client")
+        else:
+            self._finished.set()
+        if self._framed is not None or not half_open:
+            self._verdict.settle(Ended(None, "", self._ended_first, None))
+
+    def _failed(self, side: EndedBy) -> None:
+        self._finished.set()
+        self._verdict.settle(Ended(None, "", side, "client_gone" if side == "client" else "upstream_closed"))
+
+
+def _can_half_close(stream: trio.abc.Stream) -> TypeGuard[trio.abc.HalfCloseableStream]:
+    """Whether `send_eof` does something. TLS streams have none, and under pushed-back bytes it does nothing."""
+    inner = stream
+    while isinstance(inner, PrefixedStream):
+        inner = inner.inner
+    return isinstance(stream, trio.abc.HalfCloseableStream) and isinstance(inner, trio.abc.HalfCloseableStream)

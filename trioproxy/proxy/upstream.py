@@ -1,0 +1,61 @@
+"""One connection to a backend, with its errors named."""
+
+from __future__ import annotations
+
+import trio
+
+from trioproxy.errors import StaleConnection, UpstreamClosed, UpstreamError
+from trioproxy.net.prefixed import PrefixedStream
+from trioproxy.net.stream import is_readable
+
+
+class Upstream:
+    """A connection to a backend. `key` is the backend's address in the pool."""
+
+    def __init__(self, stream: trio.abc.Stream, key: str) -> None:
+        self.stream = PrefixedStream(stream)
+        self.key = key
+        self.kept = False  # served a request before
+        self.silent = True  # no byte came back since the current request was sent
+        self.keep_seconds: float | None = None  # what the backend said in Keep-Alive: timeout=
+        self._expires = 0.0
+
+    def usable(self, now: float) -> bool:
+        """Whether a parked connection may serve again: not expired, and nothing readable, which could only be EOF."""
+        return now < self._expires and not self.stream.pending and not is_readable(self.stream)
+
+    def park(self, now: float, idle_seconds: float) -> None:
+        """Between two requests. It is given up a second before the backend said it would hang up."""
+        keep = idle_seconds if self.keep_seconds is None else min(idle_seconds, self.keep_seconds - 1.0)
+        self._expires = now + keep
+        self.kept = True
+        self.silent = True
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. Raises UpstreamClosed."""
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("closed the connection while the request was being sent") from exc
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """The next bytes; empty at the end of the stream. Raises UpstreamClosed on a reset."""
+        try:
+            data = bytes(await self.stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("reset the connection") from exc
+        if data:
+            self.silent = False
+        return data
+
+    def closed_early(self) -> UpstreamError:
+        """The error for an end of stream where a response head should be."""
+        return self._closed("closed the connection without a response")
+
+    def _closed(self, what: str) -> UpstreamClosed:
+        error = StaleConnection if self.kept and self.silent else UpstreamClosed
+        return error(f"the backend {what}")
+
+    async def close(self) -> None:
+        """End it at once; nothing is owed to a backend whose response is complete or useless."""
+        await trio.aclose_forcefully(self.stream)
