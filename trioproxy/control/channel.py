@@ -57,31 +57,41 @@ class ControlClient:
     def __init__(self, end: SupervisorEnd) -> None:
         self._end = end
         self._waiting: deque[_Pending] = deque()
+        self._current: _Pending | None = None
         self._more = trio.Event()
         self._gone = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry commands and answers until the other end is gone; then everybody who waits is told."""
-        current: _Pending | None = None
         try:
-            async with self._end.commands, self._end.answers:
+            async with self._end.commands, self._end.answers, trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, nursery.cancel_scope)
                 task_status.started()
-                while True:
-                    while not self._waiting:
-                        await self._more.wait()
-                        self._more = trio.Event()
-                    current = self._waiting.popleft()
-                    await self._end.commands.send(current.command)
-                    current.answer = await self._end.answers.receive()
-                    current.done.set()
-        except (trio.BrokenResourceError, trio.EndOfChannel):
-            return
+                async for answer in self._end.answers:
+                    assert self._current is not None
+                    self._current.answer = answer
+                    self._current.done.set()
+                nursery.cancel_scope.cancel()
         finally:
             self._gone = True
-            for pending in (current, *self._waiting):
+            for pending in (self._current, *self._waiting):
                 if pending is not None:
                     pending.done.set()
             self._waiting.clear()
+
+    async def _send(self, scope: trio.CancelScope) -> None:
+        """Send one command at a time, the next when the last one is answered: only so can tables be conflated."""
+        while True:
+            while not self._waiting:
+                await self._more.wait()
+                self._more = trio.Event()
+            self._current = self._waiting.popleft()
+            try:
+                await self._end.commands.send(self._current.command)
+            except trio.BrokenResourceError:
+                scope.cancel()
+                return
+            await self._current.done.wait()
 
     async def ask(self, command: Command) -> Answer:
         """Send a command and wait for its answer.

@@ -153,6 +153,9 @@ class Worker(Protocol):
         """Begin to shut down; returns at once."""
         ...
 
-    async def reload(self) -> None:
-        """Read configuration, certificates and route files again; when they are wrong, change nothing: ConfigError."""
+    async def reload(self) -> tuple[str, ...]:
+        """Read configuration, certificates and route files again; the keys whose change needs a restart.
+
+        Raises ConfigError when something is wrong with them; then nothing has changed.
+        """
         ...

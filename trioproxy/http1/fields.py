@@ -26,17 +26,9 @@ def first(fields: Fields, name: bytes) -> bytes | None:
     return None
 
 
-def tokens(fields: Fields, name: bytes) -> list[bytes]:
+def split_list(lines: list[bytes]) -> list[bytes]:
     """A comma-separated list field, joined over its lines, in lower case, empty elements left out (RFC 9110 §5.6.1)."""
-    found: list[bytes] = []
-    for value in values(fields, name):
-        found += [token for part in value.split(b",") if (token := part.strip(b" \t").lower())]
-    return found
-
-
-def without(fields: Fields, names: frozenset[bytes] | set[bytes]) -> Fields:
-    """The fields whose lower-case name is not in `names`."""
-    return [field for field in fields if field[0] not in names]
+    return [token for line in lines for part in line.split(b",") if (token := part.strip(b" \t").lower())]
 
 
 def write(start_line: bytes, fields: Iterable[Field]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trioproxy.http1.fields import Field, Fields, make_field, tokens, write
+from trioproxy.http1.fields import Field, Fields, make_field, split_list, write
 from trioproxy.http1.forwarded import Origin
 from trioproxy.http1.framing import Coding
 from trioproxy.http1.head import RequestHead, ResponseHead
@@ -38,11 +38,14 @@ NOT_IN_TRAILERS = (
     | {b"trailer", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"expect", b"range", b"te"}
 )
 REQUEST_ID = b"x-request-id"
+REPLACED = FORWARDED | {REQUEST_ID}  # by our own
+_KEPT_IN_RESPONSES = frozenset({b"content-length", b"set-cookie"})
 
 
-def connection_names(fields: Fields) -> set[bytes]:
-    """The fields that Connection declares to be for this hop only, less the protected ones."""
-    return set(tokens(fields, b"connection")) - PROTECTED
+def _hop_by_hop(head: RequestHead | ResponseHead, protected: frozenset[bytes]) -> frozenset[bytes]:
+    """The fixed set, and what Connection declares to be for this hop only, less the protected ones."""
+    lines = head.special.get(b"connection")
+    return HOP_BY_HOP | (set(split_list(lines)) - protected) if lines else HOP_BY_HOP
 
 
 def request_head(
@@ -62,19 +65,19 @@ def request_head(
     nothing). `upgrade` is the Upgrade field to send.
     `extensions`: whether Sec-WebSocket-Extensions go on.
     """
-    drop = HOP_BY_HOP | FORWARDED | connection_names(head.fields) | {REQUEST_ID}
-    if not head.expect_continue:
+    drop = _hop_by_hop(head, PROTECTED) | REPLACED
+    if b"expect" in head.special and not head.expect_continue:
         drop |= {b"expect"}
     if not extensions:
         drop |= {b"sec-websocket-extensions"}
     fields: Fields = [field for field in head.fields if field[0] not in drop]
-    if not any(field[0] == b"host" for field in fields):
+    if b"host" not in head.special:
         # An HTTP/1.0 client may leave Host out; what we send is HTTP/1.1, where it is required.
         fields.insert(0, make_field(b"Host", head.authority or backend))
     if head.framing.coding is Coding.CHUNKED:
         fields.append(make_field(b"Transfer-Encoding", b"chunked"))
     hop: list[bytes] = []
-    if b"trailers" in tokens(head.fields, b"te"):
+    if b"trailers" in split_list(head.special.get(b"te", [])):
         fields.append(make_field(b"TE", b"trailers"))
         hop.append(b"TE")
     if upgrade is not None:
@@ -94,20 +97,19 @@ def request_head(
 
 def response_fields(head: ResponseHead) -> Fields:
     """The fields of a backend's response that go to the client, before framing and our own are added."""
-    drop = HOP_BY_HOP | set(tokens(head.fields, b"connection")) - {b"content-length", b"set-cookie"}
+    drop = _hop_by_hop(head, _KEPT_IN_RESPONSES)
     fields = [field for field in head.fields if field[0] not in drop]
     if head.framing.coding is Coding.NONE and (head.status < 200 or head.status == 204):
         return [field for field in fields if field[0] != b"content-length"]  # RFC 9110 §8.6 forbids it there
-    return _one_content_length(fields)
+    return _one_content_length(fields, head.special.get(b"content-length", []))
 
 
-def _one_content_length(fields: Fields) -> Fields:
-    lines = [field for field in fields if field[0] == b"content-length"]
-    if not lines or (len(lines) == 1 and b"," not in lines[0][2]):
+def _one_content_length(fields: Fields, lines: list[bytes]) -> Fields:
+    if not lines or (len(lines) == 1 and b"," not in lines[0]):
         return fields
     # RFC 9110 §8.6: a list of equal lengths is replaced by one; different ones were refused when parsed.
     kept: list[Field] = [field for field in fields if field[0] != b"content-length"]
-    kept.append((b"content-length", lines[0][1], lines[0][2].partition(b",")[0].strip()))
+    kept.append(make_field(b"Content-Length", lines[0].partition(b",")[0].strip()))
     return kept
 
 
@@ -116,7 +118,7 @@ def response_head(head: ResponseHead, fields: Fields, *, chunked: bool, close: b
     out = list(fields)
     if chunked:
         out.append(make_field(b"Transfer-Encoding", b"chunked"))
-    if not any(field[0] == REQUEST_ID for field in out):
+    if REQUEST_ID not in head.special:
         out.append(make_field(b"X-Request-Id", request_id))
     if close:
         out.append(make_field(b"Connection", b"close"))
@@ -133,7 +135,7 @@ def switching_head(head: ResponseHead, *, upgrade: bytes, request_id: bytes) -> 
     fields = response_fields(head)
     fields.append(make_field(b"Upgrade", upgrade))
     fields.append(make_field(b"Connection", b"Upgrade"))
-    if not any(field[0] == REQUEST_ID for field in fields):
+    if REQUEST_ID not in head.special:
         fields.append(make_field(b"X-Request-Id", request_id))
     return write(b"HTTP/1.1 101 %b" % (head.reason or b"Switching Protocols"), fields)
 

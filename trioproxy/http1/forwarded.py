@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from trioproxy.http1.fields import Fields, first, values
-from trioproxy.http1.head import valid_host
+from trioproxy.http1.parse import valid_host
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
@@ -36,6 +36,7 @@ class Origin:
     prefix: bytes = b""  # what a trusted proxy in front stripped from the path
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """An IP address, also "1.2.3.4:567", "[::1]" and "[::1]:567"; None when it is none. IPv4-mapped becomes IPv4."""
     text = text.strip()
@@ -58,40 +59,52 @@ def inside(address: Address | None, networks: Networks) -> bool:
 
 
 def find_origin(
-    peer: str, fields: Fields, *, tls: bool, authority: bytes, trusted: Networks, local_peer: bool = False
+    peer: str,
+    special: dict[bytes, list[bytes]],
+    *,
+    tls: bool,
+    authority: bytes,
+    trusted: Networks,
+    local_peer: bool = False,
 ) -> Origin:
     """Work out the origin of a request.
 
-    `peer` is the address of the connection's other end. `local_peer`: it came over a unix socket, whose file
-    permissions say who may connect, so it is trusted.
+    `peer` is the address of the connection's other end; `special` holds the head's fields that claim something.
+    `local_peer`: it came over a unix socket, whose file permissions say who may connect, so it is trusted.
     """
     scheme = "https" if tls else "http"
     address = parse_address(peer)
     peer_text = str(address) if address is not None else "127.0.0.1"
     if not (local_peer or inside(address, trusted)):
         return Origin(peer_text, (peer_text,), scheme, authority, _port(authority, scheme))
-    client, hops = _walk(_claimed_chain(fields), trusted)
+    client, hops = _walk(_claimed_chain(special), trusted)
     if client is None:
         client, hops = peer_text, []
     chain = (client, *hops) if client == peer_text and not hops else (client, *hops, peer_text)
-    claimed_scheme = (first(fields, b"x-forwarded-proto") or b"").rpartition(b",")[2].strip().lower()
+    claimed_scheme = _last(special, b"x-forwarded-proto").lower()
     if claimed_scheme in (b"http", b"https", b"ws", b"wss"):
         scheme = "https" if claimed_scheme in (b"https", b"wss") else "http"
-    claimed_host = (first(fields, b"x-forwarded-host") or b"").rpartition(b",")[2].strip()
+    claimed_host = _last(special, b"x-forwarded-host")
     host = claimed_host if claimed_host and valid_host(claimed_host) else authority
-    claimed_port = (first(fields, b"x-forwarded-port") or b"").rpartition(b",")[2].strip()
+    claimed_port = _last(special, b"x-forwarded-port")
     port = int(claimed_port) if claimed_port.isdigit() and len(claimed_port) <= 5 else _port(host, scheme)
-    claimed_prefix = (first(fields, b"x-forwarded-prefix") or b"").rstrip(b"/")
+    claimed_prefix = _last(special, b"x-forwarded-prefix").rstrip(b"/")
     prefix = claimed_prefix if _PREFIX.fullmatch(claimed_prefix) else b""
     return Origin(client, chain, scheme, host, port, prefix)
 
 
-def _claimed_chain(fields: Fields) -> list[str]:
-    lists = values(fields, b"x-forwarded-for")
+def _last(special: dict[bytes, list[bytes]], name: bytes) -> bytes:
+    """The last element of a list field: what the proxy next to us wrote."""
+    lines = special.get(name)
+    return lines[-1].rpartition(b",")[2].strip() if lines else b""
+
+
+def _claimed_chain(special: dict[bytes, list[bytes]]) -> list[str]:
+    lists = special.get(b"x-forwarded-for")
     if lists:
         return [item for line in lists for item in line.decode("latin-1").split(",")][-MAX_HOPS:]
     found: list[str] = []
-    for line in values(fields, b"forwarded"):
+    for line in special.get(b"forwarded", []):
         for element in line.decode("latin-1").split(","):
             match = _FORWARDED_FOR.search(element)
             found.append(match[1] if match else "unknown")

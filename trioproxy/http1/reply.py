@@ -17,7 +17,8 @@ _PAGE = """<!doctype html>
 <title>{status} {title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;color:#222}}
 h1{{font-size:1.4rem}}small{{color:#777}}@media(prefers-color-scheme:dark){{body{{background:#181a1b;color:#ddd}}}}</style>
-</head><body><h1>{status} {title}</h1><p>{detail}</p><p><small>{code} &middot; request {request_id}</small></p></body></html>
+</head><body><h1>{status} {title}</h1><p>{detail}</p>
+<p><small>{code} &middot; request {request_id}</small></p></body></html>
 """
 
 

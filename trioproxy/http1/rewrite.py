@@ -59,7 +59,7 @@ class Mapping:
         return value
 
     def refresh(self, value: bytes) -> bytes:
-        """A Refresh field: seconds; url=…"""
+        """Map the URL in a Refresh field, after its seconds."""
         found = _REFRESH.fullmatch(value)
         return found[1] + found[2] + self.url(found[3]) + found[4] if found else value
 

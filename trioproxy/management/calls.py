@@ -80,6 +80,7 @@ def reply(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None
 
 def no_body(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """A response without a body: 204 or 304."""
-    response = Response(None, status, dict(headers or {}))
+    response = Response(b"", status, dict(headers or {}))
     response.headers.remove("Content-Type")
+    response.headers.remove("Content-Length")  # RFC 9110 §8.6: not with 204, and not 0 with 304
     return response

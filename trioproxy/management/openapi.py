@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -34,6 +33,11 @@ _PATH_PARAMETERS = {
     "name": "The file.",
 }
 _EVERY_RESPONSE = {"X-Request-Id": "Names this request in the log."}
+_PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": "The scheme that is wanted: Bearer."},
+    412: {"ETag": "The version of the table now, in quotes."},
+    503: {"Retry-After": "With `overloaded`: seconds to wait before trying again."},
+}
 _TOKEN_WANTED = "No token came, or not the right one."  # noqa: S105 - a sentence, not a secret
 _BUG = "A bug in trioproxy; it is in the log under the request id."
 
@@ -59,7 +63,7 @@ class Specification:
             info=Info(
                 title="trioproxy management API",
                 version=__version__,
-                description="Routes, traffic and state of one trioproxy worker. Errors are problem documents (RFC 9457).",
+                description="Routes, traffic and state of one worker. Errors are problem documents (RFC 9457).",
             ),
             security_schemes={_SCHEME: HttpSecurityScheme(scheme="bearer")},
         )
@@ -171,10 +175,8 @@ class _Provider(OpenAPIProvider):
             refusals[401] = _TOKEN_WANTED
         problem = {CONTENT_TYPE: {"schema": self._schemas[_key(ProblemBody), "serialization"]}}
         for status, text in sorted(refusals.items()):
-            headers = dict(_EVERY_RESPONSE)
-            if status == HTTPStatus.UNAUTHORIZED:
-                headers["WWW-Authenticate"] = "The scheme that is wanted: Bearer."
-            responses[str(status)] = {"description": text, "headers": _headers(headers), "content": problem}
+            headers = _headers({**_PROBLEM_HEADERS.get(status, {}), **_EVERY_RESPONSE})
+            responses[str(status)] = {"description": text, "headers": headers, "content": problem}
         return responses
 
     def _answer(self, answer: Answer) -> Json:

@@ -43,6 +43,10 @@ class CertificateStore:
         self._shelf = self._load(config)
         self.context.minimum_version = tls_version(config.min_version)
 
+    def check(self, config: TlsConfig) -> None:
+        """Raise ConfigError when `reload` would; nothing changes. Reads files: call it in a thread."""
+        self._load(config)
+
     def certificates(self) -> list[CertificateInfo]:
         """The certificates in force, in the order of the configuration."""
         return [pair.info for pair in self._shelf.pairs]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, cast, runtime_checkable
 
 import trio
@@ -60,30 +60,46 @@ def socket_of(stream: trio.abc.AsyncResource) -> trio.socket.SocketType | None:
 
 
 def is_readable(stream: trio.abc.Stream) -> bool:
-    """Whether a read would not wait. On an idle connection that means its end, or bytes nobody asked for.
+    """Ask `readable_probe` once."""
+    return readable_probe(stream)()
 
-    Never blocks and consumes nothing. A closed stream is readable. A stream that is no socket is asked by
+
+def readable_probe(stream: trio.abc.Stream) -> Callable[[], bool]:
+    """A question to ask of an idle stream: would a read not wait? That means its end, or bytes nobody asked for.
+
+    It never blocks and consumes nothing. A closed stream is readable. A stream that is no socket is asked by
     its method `readable_now() -> bool`, if it has one. Under TLS the answer may be a false yes (a session
-    ticket came in), which costs a connection and never a response.
+    ticket came in), which costs a connection and never a response. Made once per connection, because looking
+    for the socket costs more than the question.
     """
+    tests: list[Callable[[], bool]] = []
     for layer in _layers(stream):
-        if isinstance(layer, PrefixedStream) and layer.pending:
-            return True
-        if isinstance(layer, trio.SSLStream) and layer.pending():
-            return True
-        if isinstance(layer, trio.SocketStream):
-            return _poll(layer.socket.fileno())
-        if isinstance(layer, _Peekable):
-            return layer.readable_now()
-    return False
+        if isinstance(layer, PrefixedStream):
+            tests.append(_prefix_test(layer))
+        elif isinstance(layer, trio.SSLStream):
+            tests.append(_tls_test(cast("trio.SSLStream[trio.abc.Stream]", layer)))
+        elif isinstance(layer, trio.SocketStream):
+            tests.append(_socket_test(layer.socket))
+        elif isinstance(layer, _Peekable):
+            tests.append(layer.readable_now)
+    return tests[0] if len(tests) == 1 else lambda: any(test() for test in tests)
 
 
-def _poll(fileno: int) -> bool:
-    if fileno < 0:
-        return True
+def _prefix_test(stream: PrefixedStream) -> Callable[[], bool]:
+    return lambda: stream.pending > 0
+
+
+def _tls_test(stream: trio.SSLStream[trio.abc.Stream]) -> Callable[[], bool]:
+    return lambda: bool(stream.pending() > 0)
+
+
+def _socket_test(sock: trio.socket.SocketType) -> Callable[[], bool]:
+    if sock.fileno() < 0:
+        return lambda: True
     poll = select.poll()  # not select(): it knows no descriptor above 1023
-    poll.register(fileno, _READABLE)
-    return bool(poll.poll(0))
+    poll.register(sock.fileno(), _READABLE)
+    # A closed socket has no descriptor; its old number may belong to another one by now.
+    return lambda: sock.fileno() < 0 or bool(poll.poll(0))
 
 
 def _is_tcp(sock: trio.socket.SocketType) -> bool:

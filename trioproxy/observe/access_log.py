@@ -7,12 +7,13 @@ people put tokens.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quote
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,42 +56,39 @@ class RequestRecord:
     total_seconds: float = 0.0
 
     def line(self) -> bytes:
-        """The record as a JSON line."""
+        """The record as a JSON line, written by hand: one is made per request, and json.dumps takes thrice as long."""
         return (
-            json.dumps(
-                {
-                    "time": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
-                    "id": self.id,
-                    "client": self.client,
-                    "listener": self.listener,
-                    "kind": self.kind,
-                    "method": self.method,
-                    "host": self.host,
-                    "path": self.path,
-                    "status": self.status,
-                    "bytes_in": self.bytes_in,
-                    "bytes_out": self.bytes_out,
-                    "session_id": self.session_id,
-                    "service": self.service,
-                    "backend": self.backend,
-                    "retries": self.retries,
-                    "error": self.error,
-                    "detail": self.detail,
-                    "close_code": self.close_code,
-                    "seconds": {
-                        "wait": _milli(self.wait_seconds),
-                        "upstream_head": _milli(self.upstream_head_seconds),
-                        "total": _milli(self.total_seconds),
-                    },
-                },
-                separators=(",", ":"),
-            ).encode()
-            + b"\n"
-        )
+            f'{{"time":"{_timestamp(self.started_at)}","id":{_quote(self.id)},"client":{_quote(self.client)},'
+            f'"listener":{_quote(self.listener)},"kind":"{self.kind}","method":{_quote(self.method)},'
+            f'"host":{_quote(self.host)},"path":{_quote(self.path)},"status":{self.status},'
+            f'"bytes_in":{self.bytes_in},"bytes_out":{self.bytes_out},"session_id":{_text(self.session_id)},'
+            f'"service":{_text(self.service)},"backend":{_text(self.backend)},"retries":{self.retries},'
+            f'"error":{_text(self.error)},"detail":{_text(self.detail)},"close_code":{_number(self.close_code)},'
+            f'"seconds":{{"wait":{_seconds(self.wait_seconds)},"upstream_head":{_seconds(self.upstream_head_seconds)},'
+            f'"total":{_seconds(self.total_seconds)}}}}}\n'
+        ).encode("ascii")
 
 
-def _milli(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quote(value)
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
+
+
+def _seconds(value: float | None) -> str:
+    return "null" if value is None else f"{value:.6f}"
+
+
+@lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _timestamp(at: float) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
 
 
 class AccessLog:

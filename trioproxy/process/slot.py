@@ -52,6 +52,11 @@ class Slot:
         """Whether the forwarder takes commands."""
         return self._state in ("ready", "draining")
 
+    @property
+    def serves(self) -> bool:
+        """Whether the forwarder takes new connections and has a table of routes."""
+        return self._state == "ready" and self._table_version > 0
+
     def info(self) -> ForwarderInfo:
         """How the forwarder fares."""
         return ForwarderInfo(self._index, os.getpid(), self._state, self._table_version, self._started_at)

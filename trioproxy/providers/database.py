@@ -52,7 +52,7 @@ def provider_errors(path: Path) -> Generator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         raise ProviderError(f"{path} {_REASONS.get(code, 'cannot be used')} ({error})") from error
     except OSError as error:
-        raise ProviderError(f"{path} cannot be used: {error.strerror or error}") from error
+        raise ProviderError(f"{path} cannot be used: {error.strerror} ({error.filename})") from error
 
 
 @contextmanager

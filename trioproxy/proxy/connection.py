@@ -24,10 +24,10 @@ from trioproxy.errors import (
     InternalError,
     ProxyError,
 )
-from trioproxy.http1.fields import first
 from trioproxy.http1.forwarded import find_origin
 from trioproxy.http1.framing import Coding, open_body
-from trioproxy.http1.head import REQUEST_LINE, HeadBuffer, RequestHead, parse_request
+from trioproxy.http1.head import REQUEST_LINE, HeadBuffer, RequestHead
+from trioproxy.http1.parse import parse_request
 from trioproxy.http1.reply import error_reply, redirect_reply
 from trioproxy.net.clock import deadline_after
 from trioproxy.net.peer import Peer
@@ -101,21 +101,25 @@ class Connection:
         )
         idle = timeouts.keep_alive if self._live.requests else timeouts.head
         raw: bytes | None = None
-        with trio.CancelScope(deadline=deadline_after(idle)) as scope, self._plane.drain.interrupts(scope):
-            while raw is None:
-                try:
+        scope = trio.CancelScope(deadline=deadline_after(idle))
+        self._plane.drain.interrupts(scope)
+        try:
+            with scope:
+                while raw is None:
                     data = bytes(await self._stream.receive_some(READ_BYTES))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return None
-                if not data:
-                    return None  # also inside a head: nobody is there to be told
-                if not buffer.started:
-                    # From here on the client may count on an answer: a drain waits for it.
-                    self._plane.drain.keep(scope)
-                    scope.deadline = deadline_after(timeouts.head)
-                    record.started_at = time.time()
-                    record.began = trio.current_time()
-                raw = buffer.feed(data)
+                    if not data:
+                        return None  # also inside a head: nobody is there to be told
+                    if not buffer.started:
+                        # From here on the client may count on an answer: a drain waits for it.
+                        self._plane.drain.spare(scope)
+                        scope.deadline = deadline_after(timeouts.head)
+                        record.started_at = time.time()
+                        record.began = trio.current_time()
+                    raw = buffer.feed(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+        finally:
+            self._plane.drain.spare(scope)
         if raw is None:
             if buffer.started:
                 raise HeadTimeout(f"the request head was not complete within {timeouts.head:g} s")
@@ -152,12 +156,12 @@ class Connection:
         record.method = head.method.decode("ascii")
         record.path = head.path.decode("ascii")
         record.host = head.authority.decode("ascii")
-        given = first(head.fields, b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
+        given = head.special.get(b"x-request-id", [b""])[0]
+        if given and _REQUEST_ID.fullmatch(given):
             record.id = given.decode("ascii")
         origin = find_origin(
             self._peer.host,
-            head.fields,
+            head.special,
             tls=self._peer.tls,
             authority=head.authority,
             trusted=self._plane.config.access.networks,

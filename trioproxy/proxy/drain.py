@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import trio
 
 
@@ -26,17 +23,12 @@ class Drain:
         for scope in self._idle:
             scope.cancel()
 
-    @contextmanager
-    def interrupts(self, scope: trio.CancelScope) -> Generator[trio.CancelScope]:
-        """While inside, a drain cancels the scope. Leave it before reading what must not be lost."""
+    def interrupts(self, scope: trio.CancelScope) -> None:
+        """From now on a drain cancels the scope, at once if it has begun. Undo it with `spare`, always."""
         if self.active:
             scope.cancel()
         self._idle.add(scope)
-        try:
-            yield scope
-        finally:
-            self._idle.discard(scope)
 
-    def keep(self, scope: trio.CancelScope) -> None:
-        """This scope is not idle any more."""
+    def spare(self, scope: trio.CancelScope) -> None:
+        """A drain does not cancel this scope any more: what it waits for must not be lost, or it has ended."""
         self._idle.discard(scope)

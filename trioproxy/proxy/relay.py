@@ -25,10 +25,10 @@ from trioproxy.errors import (
     UpstreamClosed,
     UpstreamProtocol,
 )
-from trioproxy.http1.fields import first
 from trioproxy.http1.forward import informational_head, response_fields, response_head, trailers
 from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
-from trioproxy.http1.head import STATUS_LINE, HeadBuffer, ResponseHead, parse_response
+from trioproxy.http1.head import STATUS_LINE, HeadBuffer, ResponseHead
+from trioproxy.http1.parse import parse_response
 from trioproxy.http1.rewrite import Mapping
 from trioproxy.net.clock import deadline_after
 from trioproxy.proxy.client import Client
@@ -88,7 +88,7 @@ class Relay:
         self._mapping = mapping
         self._draining = draining
         self._switch = switch
-        self._clock = trio.CancelScope()
+        self._clock = trio.CancelScope(deadline=deadline_after(waits.response_head))
         self._awaited = _Awaited.BACKEND_HEAD
         self._sent_at = 0.0
         self._request_sent = False
@@ -104,9 +104,9 @@ class Relay:
         outcome = None
         with self._clock:
             if self._request.body.done:
-                self._expect(_Awaited.BACKEND_TAKES, self._waits.stall)
-                await self._upstream.send(raw_head + self._request.early_bytes())
+                # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
                 self._request_is_sent()
+                await self._upstream.send(raw_head + self._request.early_bytes())
                 outcome = await self._download()
             else:
                 outcome = await self._duplex(raw_head)
@@ -118,7 +118,13 @@ class Relay:
 
     def _expect(self, awaited: _Awaited, seconds: float) -> None:
         self._awaited = awaited
-        self._clock.deadline = deadline_after(seconds)
+        self._push(seconds)
+
+    def _push(self, seconds: float) -> None:
+        # Moving a deadline costs trio more than a small send does, so a move by less than 1/64 is left out.
+        deadline = deadline_after(seconds)
+        if not abs(deadline - self._clock.deadline) <= seconds / 64:  # inf - inf is nan: both never
+            self._clock.deadline = deadline
 
     def _timed_out(self) -> ProxyError:
         what = f"{self._awaited.value} for too long"
@@ -201,7 +207,7 @@ class Relay:
 
     async def _send_up(self, data: bytes) -> None:
         if self._head_came:
-            self._clock.deadline = deadline_after(self._waits.stall)
+            self._push(self._waits.stall)
         else:
             self._expect(_Awaited.BACKEND_TAKES, self._waits.stall)
         await self._upstream.send(data)
@@ -216,7 +222,6 @@ class Relay:
         if head.status == 101:
             self._clock.deadline = math.inf  # the stream keeps its own time
             return await self._switch(head, rest)
-        self._expect(_Awaited.BACKEND_BODY, self._waits.stall)
         body = open_body(head.framing)
         try:
             payload = body.feed(rest)
@@ -298,7 +303,7 @@ class Relay:
     def _reusable(self, head: ResponseHead, body: Body) -> bool:
         if not (head.keep_alive and self._request_sent and not body.rest and head.framing.coding is not Coding.CLOSE):
             return False
-        found = _KEEP_ALIVE_TIMEOUT.search(first(head.fields, b"keep-alive") or b"")
+        found = _KEEP_ALIVE_TIMEOUT.search(head.special.get(b"keep-alive", [b""])[0])
         self._upstream.keep_seconds = float(found[1]) if found else None
         return True
 

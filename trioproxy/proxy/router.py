@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trioproxy.errors import BadRequest, NoRoute, NotSynced
-from trioproxy.http1.head import RequestHead, bad_escape
+from trioproxy.http1.head import RequestHead
+from trioproxy.http1.parse import bad_escape
 from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
 

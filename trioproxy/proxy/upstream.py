@@ -6,7 +6,7 @@ import trio
 
 from trioproxy.errors import StaleConnection, UpstreamClosed, UpstreamError
 from trioproxy.net.prefixed import PrefixedStream
-from trioproxy.net.stream import is_readable
+from trioproxy.net.stream import readable_probe
 
 
 class Upstream:
@@ -19,10 +19,11 @@ class Upstream:
         self.silent = True  # no byte came back since the current request was sent
         self.keep_seconds: float | None = None  # what the backend said in Keep-Alive: timeout=
         self._expires = 0.0
+        self._readable = readable_probe(stream)
 
     def usable(self, now: float) -> bool:
         """Whether a parked connection may serve again: not expired, and nothing readable, which could only be EOF."""
-        return now < self._expires and not self.stream.pending and not is_readable(self.stream)
+        return now < self._expires and not self.stream.pending and not self._readable()
 
     def park(self, now: float, idle_seconds: float) -> None:
         """Between two requests. It is given up a second before the backend said it would hang up."""

@@ -20,6 +20,7 @@ MAX_BACKENDS = 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 MAX_PREFIX_BYTES = 1024
+_NOT_IN_A_HOST = frozenset("/@?#[] \t\r\n\0")
 
 
 def _not_dots(name: str) -> str:
@@ -77,7 +78,7 @@ class Backend(Model):
                 raise ValueError("a unix socket has no port")
         elif not self.port:
             raise ValueError("port is missing")
-        elif any(c in self.host for c in "/@?#[] \t\r\n\0"):
+        elif not _NOT_IN_A_HOST.isdisjoint(self.host):
             raise ValueError("host must be a host name or an IP address (IPv6 without brackets)")
         return self
 

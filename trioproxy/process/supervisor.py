@@ -1,0 +1,151 @@
+"""The supervisor's run: what starts in which order, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from trioproxy.control.messages import StartDrain
+from trioproxy.errors import ConfigError, ControlError
+from trioproxy.process.events import EventLog
+from trioproxy.process.lifecycle import Lifecycle
+from trioproxy.process.notify import Notifier
+from trioproxy.process.publisher import Publisher
+from trioproxy.process.services import Service, keep_running, run_essential, start_loudly
+from trioproxy.process.settings import Settings
+from trioproxy.process.slot import Slot
+from trioproxy.process.sources import Sources
+
+DRAIN_MARGIN = 5.0
+"""Seconds beyond `worker.drain_timeout` that the forwarder has for closing what was cut."""
+MANAGEMENT_SECONDS = 5.0
+"""How long calls of the management API may go on after the drain."""
+
+_LOG = logging.getLogger("trioproxy.process.supervisor")
+
+
+class Management(Protocol):
+    """Serves the management API until `shutdown_trigger` returns, and then ends soon."""
+
+    async def __call__(
+        self, *, shutdown_trigger: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[Any]
+    ) -> None:
+        """Started when it answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """The parts of a worker that run, and those that say when to stop. `ready` is called once everything works."""
+
+    lifecycle: Lifecycle
+    settings: Settings
+    sources: Sources
+    slot: Slot
+    publisher: Publisher
+    management: Management
+    events: EventLog
+    notifier: Notifier
+    signals: Service
+    ready: Callable[[], None]
+
+    async def run(self) -> bool:
+        """Run until told to stop and drained; whether all of it ended as it was meant to."""
+        finished = trio.Event()
+        managed = trio.Event()
+
+        async def management(*, task_status: trio.TaskStatus[Any]) -> None:
+            try:
+                await self.management(shutdown_trigger=finished.wait, task_status=task_status)
+            finally:
+                managed.set()
+
+        async with trio.open_nursery() as root:
+            await self._start(root, "signals", self.signals)
+            if await self._start_all(root, management):
+                await self.lifecycle.draining.wait()
+                await self._drain()
+                finished.set()
+                with trio.move_on_after(MANAGEMENT_SECONDS):
+                    await managed.wait()
+            root.cancel_scope.cancel()
+        return self.lifecycle.clean
+
+    async def _start_all(self, root: trio.Nursery, management: Service) -> bool:
+        """Start everything, in order; False when told to stop before that was done."""
+        done = False
+        async with trio.open_nursery() as starting:
+            starting.start_soon(self._cancel_when_draining, starting.cancel_scope)
+            await self._start(root, "watchdog", self.notifier.run_watchdog)
+            await self._start(root, "providers", self.sources.run)
+            await self._start(root, "forwarder", self._run_slot)
+            await self._start(root, "publisher", self.publisher.run)
+            await self.publisher.publish()
+            await self._start(root, "management", management)
+            await self._start(root, "reload", partial(keep_running, "reload", self._reload_on_request))
+            done = True
+            starting.cancel_scope.cancel()
+        if done:
+            self.notifier.ready(self._status())
+            self.ready()
+        return done
+
+    async def _cancel_when_draining(self, scope: trio.CancelScope) -> None:
+        await self.lifecycle.draining.wait()
+        scope.cancel()
+
+    async def _start(self, root: trio.Nursery, name: str, service: Service) -> None:
+        crashed = self.lifecycle.service_crashed
+        await start_loudly(root, name, partial(run_essential, name, service, crashed))
+
+    async def _run_slot(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await self.slot.run(task_status=task_status)
+        if self.slot.crashed:
+            self.events.add("forwarder", index=0, state="dead")
+            self.lifecycle.service_crashed()
+
+    async def _reload_on_request(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            await self.lifecycle.reload_wanted.wait()
+            self.lifecycle.reload_wanted = trio.Event()
+            self.notifier.reloading()
+            try:
+                await self.settings.reload()
+            except ConfigError as error:
+                _LOG.error("nothing was reloaded: the configuration is wrong", extra={"problems": error.problems})
+            self.notifier.ready(self._status())
+
+    def _status(self) -> str:
+        return f"serving on {len(self.settings.config.listeners)} listeners"
+
+    async def _drain(self) -> None:
+        grace = self.settings.config.worker.drain_timeout
+        self.notifier.stopping("draining")
+        self.events.add("drain", grace=grace)
+        _LOG.info("draining", extra={"grace": grace})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cut_when_asked)
+            with trio.move_on_after(grace + DRAIN_MARGIN) as limit:
+                try:
+                    await self.slot.ask(StartDrain(grace))
+                    self.slot.drains()
+                except ControlError as error:
+                    _LOG.warning("the forwarder cannot be told to drain", extra={"error": str(error)})
+                await self.slot.ended.wait()
+            nursery.cancel_scope.cancel()
+        if limit.cancelled_caught:
+            _LOG.error("the forwarder did not end in time", extra={"grace": grace})
+            self.slot.cut()
+            with trio.move_on_after(DRAIN_MARGIN):
+                await self.slot.ended.wait()
+        _LOG.info("drained")
+
+    async def _cut_when_asked(self) -> None:
+        await self.lifecycle.cut.wait()
+        self.slot.cut()

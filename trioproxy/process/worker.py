@@ -1,0 +1,163 @@
+"""The running worker, as the management API asks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from trioproxy.config.schema import Config
+from trioproxy.control.messages import AdminState, CloseConnection, Command, Done, GetReport, Report, SetBackend
+from trioproxy.control.worker import (
+    CertificateInfo,
+    Change,
+    Event,
+    Explanation,
+    ForwarderInfo,
+    ProviderInfo,
+    Readiness,
+)
+from trioproxy.errors import ControlError
+from trioproxy.observe.metrics import Metrics
+from trioproxy.process.events import EventLog
+from trioproxy.process.explain import explain_url
+from trioproxy.process.intake import Intake
+from trioproxy.process.lifecycle import Lifecycle
+from trioproxy.process.settings import Settings
+from trioproxy.process.slot import Slot
+from trioproxy.process.writes import Writes
+from trioproxy.routing.catalog import Catalog
+from trioproxy.routing.route import Route, RouteKey
+
+ANSWER_SECONDS = 5.0
+"""How long a forwarder may take to answer a question."""
+
+
+class RunningWorker:
+    """Answers from what the supervisor holds, and asks the forwarder for the rest. `clock` tells epoch seconds."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        intake: Intake,
+        writes: Writes,
+        slots: Sequence[Slot],
+        events: EventLog,
+        lifecycle: Lifecycle,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._intake = intake
+        self._writes = writes
+        self._slots = slots
+        self._events = events
+        self._lifecycle = lifecycle
+        self._started_at = clock()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._settings.config
+
+    @property
+    def catalog(self) -> Catalog:
+        """Routes of all providers, merged."""
+        return self._catalog
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since the epoch."""
+        return self._started_at
+
+    def readiness(self) -> Readiness:
+        """Whether this worker should get traffic, and if not, why."""
+        reasons: list[str] = []
+        if self._lifecycle.draining.is_set():
+            reasons.append("draining")
+        if not self._catalog.table.synced:
+            reasons.append("no provider has delivered its routes yet")
+        if not any(slot.serves for slot in self._slots):
+            reasons.append("no forwarder serves the routes")
+        return Readiness(not reasons, tuple(reasons))
+
+    async def put_route(self, route: Route) -> Change:
+        """Create or replace one API-set route. Raises ProviderError when it cannot be kept."""
+        return await self._writes.put(route)
+
+    async def remove_routes(self, keys: list[RouteKey]) -> Change | None:
+        """Remove API-set routes in one version; None when none of them was there."""
+        return await self._writes.remove(keys)
+
+    async def patch_routes(self, upsert: list[Route], remove: list[RouteKey]) -> Change:
+        """Upsert and remove API-set routes in one version."""
+        return await self._writes.patch(upsert, remove)
+
+    async def replace_routes(self, routes: list[Route], *, if_version: int | None = None) -> Change | None:
+        """Replace all API-set routes at once; None when `if_version` is not the version in force."""
+        return await self._writes.replace(routes, if_version=if_version)
+
+    async def report(self, *, connections: bool = False) -> Report:
+        """Figures of the forwarder; empty ones when it is gone or does not answer within `ANSWER_SECONDS`."""
+        for slot in self._slots:
+            answer = await self._ask(slot, GetReport(connections=connections))
+            if isinstance(answer, Report):
+                return answer
+        return Report(0, self._lifecycle.draining.is_set(), Metrics(), ())
+
+    async def close_connection(self, connection_id: str) -> bool:
+        """Close a client connection; False when there is none of that id."""
+        return await self._found(CloseConnection(connection_id))
+
+    async def set_backend(self, route: RouteKey, backend_id: str, state: AdminState) -> bool:
+        """Drain, disable or enable a backend; False when it does not exist."""
+        found = await self._found(SetBackend(route, backend_id, state))
+        if found:
+            session_id, service = route
+            self._events.add("health", session_id=session_id, service=service, backend_id=backend_id, state=state)
+        return found
+
+    def forwarders(self) -> list[ForwarderInfo]:
+        """The forwarders, by index."""
+        return [slot.info() for slot in self._slots]
+
+    def certificates(self) -> list[CertificateInfo]:
+        """The certificates in use."""
+        return self._settings.certificates()
+
+    def providers(self) -> list[ProviderInfo]:
+        """The sources of routes."""
+        return self._intake.providers(self._catalog.counts())
+
+    async def explain(self, url: str) -> Explanation:
+        """What would happen to a GET of this URL. Raises ValueError when it is not an http(s) URL or a path."""
+        report = await self.report()
+        return explain_url(url, self._catalog.table, report, header_count=self.config.limits.header_count)
+
+    def events(self, *, after: int | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Events as they happen, after the kept ones with an id above `after`."""
+        return self._events.subscribe(after=after)
+
+    def start_drain(self) -> None:
+        """Begin to shut down; returns at once."""
+        self._lifecycle.start_drain()
+
+    async def reload(self) -> tuple[str, ...]:
+        """Read everything again; the keys that need a restart. Raises ConfigError, and then nothing has changed."""
+        return await self._settings.reload()
+
+    async def _found(self, command: Command) -> bool:
+        answers = [await self._ask(slot, command) for slot in self._slots]
+        return any(isinstance(answer, Done) and answer.found for answer in answers)
+
+    async def _ask(self, slot: Slot, command: Command) -> object:
+        with trio.move_on_after(ANSWER_SECONDS):
+            try:
+                return await slot.ask(command)
+            except ControlError:
+                return None
+        return None
