@@ -56,13 +56,17 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = self._build(subject, key, lifetime)
         if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_name(name) for name in names]), critical=False
+            )
         pair.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         return pair
 
-    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta) -> x509.CertificateBuilder:
+    def _build(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()

@@ -15,7 +15,7 @@ import trio.testing
 
 from trioproxy.errors import ConnectFailed, Retry
 from trioproxy.net.dialer import check_connected, dial
-from trioproxy.net.stream import socket_of
+from trioproxy.net.stream import abort, socket_of
 from trioproxy.net.tls import TlsStream
 from trioproxy.routing.route import Backend, BackendTls
 
@@ -30,11 +30,6 @@ async def echo(stream: trio.abc.Stream) -> None:
     async with stream:
         async for data in stream:
             await stream.send_all(data)
-
-
-async def silent(stream: trio.abc.Stream) -> None:
-    async with stream:
-        await trio.sleep_forever()
 
 
 def tls_echo(pair: Any) -> Serve:
@@ -104,7 +99,7 @@ async def test_an_ipv6_address_is_named_in_brackets() -> None:
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 64 + ".invalid", "bücher..invalid"])
 async def test_a_name_that_does_not_resolve_is_named(host: str) -> None:
-    assert (await failure(backend(host, 80))).startswith(f"cannot connect to {host}:80: ")
+    assert (await failure(backend(host, 80, id="b"))).startswith(f"cannot connect to {host}:80: ")
 
 
 def test_a_tcp_connection_to_itself_is_no_connection() -> None:
@@ -190,9 +185,24 @@ async def test_without_verify_any_certificate_is_taken(authority: Any) -> None:
 
 
 async def test_a_backend_that_speaks_no_tls_is_a_failed_connection() -> None:
-    async with server(echo) as port:
+    async def plain(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.aclose()
+
+    async with server(plain) as port:
         detail = await failure(backend("127.0.0.1", port, tls=BackendTls(verify=False)))
     assert detail == f"TLS with 127.0.0.1:{port} failed: wrong version number"
+
+
+async def test_a_backend_that_resets_the_handshake_is_a_failed_connection() -> None:
+    async def reset(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await abort(stream)
+
+    async with server(reset) as port:
+        detail = await failure(backend("127.0.0.1", port, tls=BackendTls(verify=False)))
+    assert detail == f"TLS with 127.0.0.1:{port} failed: connection reset by peer"
 
 
 async def test_a_backend_that_hangs_up_in_the_handshake_is_a_failed_connection() -> None:
@@ -250,21 +260,29 @@ async def test_tls_on_a_unix_socket_wants_a_server_name_to_verify(authority: Any
 
 
 async def test_a_cancelled_handshake_leaves_no_open_file() -> None:
+    begun, wait_begun = trio.open_memory_channel[None](5)
+
+    async def silent(stream: trio.abc.Stream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await begun.send(None)
+            await trio.sleep_forever()
+
     async with server(silent) as port:
         target = backend("127.0.0.1", port, tls=BackendTls(verify=False))
-        with trio.move_on_after(0.2):  # warm: the context is made, the event loop's files are open
-            await dial(target)
-        before = len(os.listdir("/proc/self/fd"))
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(dial, target)
-            while len(os.listdir("/proc/self/fd")) < before + 5:
-                await trio.sleep(0.005)
-            await trio.sleep(0.02)
+            for _ in range(5):
+                await wait_begun.receive()
+            assert open_to(port) == 5
             nursery.cancel_scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-        ours = [fd for fd in os.listdir("/proc/self/fd") if peer_port(int(fd)) == port]
-        assert ours == []
+        assert open_to(port) == 0
+
+
+def open_to(port: int) -> int:
+    """How many of our descriptors are TCP connections to this port."""
+    return sum(peer_port(int(descriptor)) == port for descriptor in os.listdir("/proc/self/fd"))
 
 
 def peer_port(descriptor: int) -> int | None:
@@ -282,4 +300,4 @@ async def test_failed_handshakes_leave_no_open_file() -> None:
         target = backend("127.0.0.1", port, tls=BackendTls(verify=False))
         for _ in range(5):
             await failure(target)
-        assert [fd for fd in os.listdir("/proc/self/fd") if peer_port(int(fd)) == port] == []
+        assert open_to(port) == 0

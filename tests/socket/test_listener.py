@@ -29,7 +29,9 @@ def open_files() -> int:
 class Server:
     """A listener on a real socket whose handler tells the peer it saw and then echoes."""
 
-    def __init__(self, sock: socket.socket, *, trusted: tuple[str, ...] = (), per_client: int = 0, **config: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, *, trusted: tuple[str, ...] = (), per_client: int = 0, **config: Any
+    ) -> None:
         self.address = sock.getsockname()
         self.metrics = Metrics()
         self.limiter = ConnectionLimiter(1000, per_client)

@@ -58,8 +58,13 @@ async def test_a_close_without_a_code_stays_one(side: str, autojump_clock: MockC
 async def test_what_was_said_before_the_close_is_delivered_before_it(side: str, autojump_clock: MockClock) -> None:
     async with forwarding(client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair) as between:
         closing, other = sides(between, side)
+
+        async def leave() -> None:
+            await closing.send(*[TextMessage(data=str(n)) for n in range(5)])
+            await closing.closed_by(4000)
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(closing.send, *[TextMessage(data=str(n)) for n in range(5)], CloseConnection(code=4000))
+            nursery.start_soon(leave)
             await trio.sleep(10)
             assert [await other.message() for _ in range(5)] == ["0", "1", "2", "3", "4"]
             assert await other.closing() == (4000, "")

@@ -24,7 +24,7 @@ from trioproxy.observe.metrics import Metrics
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route, RouteKey
 
-TOKEN = "a-token-for-tests"  # noqa: S105
+TOKEN = "a-token-for-tests"
 
 
 def route(session_id: str = "s1", service: str = "jupyter", **fields: Any) -> Route:

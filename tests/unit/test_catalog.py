@@ -66,6 +66,7 @@ def test_an_unchanged_snapshot_makes_no_version_and_keeps_the_objects_in_use() -
     assert catalog.table is before
     catalog.replace("file", [make("a"), make("b")])
     assert catalog.table.get(("a", "v")) is first
+    assert catalog.of_provider("file")["a", "v"] is first
 
 
 def test_a_change_of_one_field_makes_a_version() -> None:

@@ -180,14 +180,18 @@ def test_every_broken_pair_is_named_at_once(authority: Any, tmp_path: Path) -> N
     assert "tls.certificates[1]" not in text
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
 def test_a_file_that_is_no_certificate_is_refused(authority: Any, tmp_path: Path, content: bytes) -> None:
     pair = authority.issue("a.example")
     pair.cert.write_bytes(content)
     assert "is no PEM certificate" in problem(pair, state_dir=tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
 def test_a_file_that_is_no_key_is_refused(authority: Any, tmp_path: Path, content: bytes) -> None:
     pair = authority.issue("a.example")
     pair.key.write_bytes(content)

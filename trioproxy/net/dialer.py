@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -113,8 +115,10 @@ def _reason(exc: BaseException) -> str:
         return ", ".join(dict.fromkeys(_reason(inner) for inner in tried))
     if isinstance(exc, ssl.SSLError):
         return (exc.reason or "TLS error").replace("_", " ").lower()
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror.lower()
+    if isinstance(exc, socket.gaierror):
+        return str(exc.strerror).lower()
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno).lower()  # trio puts the address into exc.strerror
     if isinstance(exc, ValueError):
         return "its name is not a valid host name"
     return str(exc)

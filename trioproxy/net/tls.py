@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from contextlib import suppress
 from contextvars import ContextVar
@@ -68,7 +69,7 @@ def why_broken(exc: trio.BrokenResourceError) -> str:
         return (cause.reason or "protocol error").replace("_", " ").lower()
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
-    return (cause.strerror or "I/O error").lower() if cause is not None else "the connection broke"
+    return os.strerror(cause.errno).lower() if cause is not None and cause.errno else "the connection broke"
 
 
 def server_context(min_version: str) -> ssl.SSLContext:

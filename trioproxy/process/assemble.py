@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from trioproxy.process.intake import Intake
 from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
+from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
 from trioproxy.process.slot import Slot
@@ -50,7 +51,12 @@ _LOG = logging.getLogger("trioproxy.process.assemble")
 
 
 async def run_worker(
-    loaded: Loaded, *, reread: Callable[[], Loaded], environ: Mapping[str, str], ready: Callable[[str], None]
+    loaded: Loaded,
+    *,
+    reread: Callable[[], Loaded],
+    environ: Mapping[str, str],
+    ready: Callable[[str], None],
+    companions: Sequence[tuple[str, Service]] = (),
 ) -> bool:
     """Run a worker until it is told to stop and has drained; whether that went as it was meant to.
 
@@ -59,6 +65,7 @@ async def run_worker(
         reread: reads it again, for a reload.
         environ: where the service manager says how to reach it.
         ready: called once everything works, with the addresses.
+        companions: what else is to run along, by name.
 
     Raises:
         ConfigError: the certificates cannot be used.
@@ -91,6 +98,7 @@ async def run_worker(
                     reread=reread,
                     notifier=Notifier(environ),
                     ready=ready,
+                    companions=companions,
                 )
                 return await supervisor.run()
 
@@ -116,6 +124,7 @@ def _assemble(
     reread: Callable[[], Loaded],
     notifier: Notifier,
     ready: Callable[[str], None],
+    companions: Sequence[tuple[str, Service]],
 ) -> Supervisor:
     metrics = Metrics()
     access_log = None if config.log.access == "off" else AccessLog(config.log.access, metrics)
@@ -188,4 +197,5 @@ def _assemble(
         notifier=notifier,
         signals=partial(watch_signals, lifecycle),
         ready=partial(ready, sockets.announcement()),
+        companions=companions,
     )

@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 
 import h11
@@ -39,11 +40,11 @@ def demo_route(sock: socket.socket) -> Route:
 
 
 async def serve_demo(
-    sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    sock: socket.socket, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve the demo session until cancelled. Takes over the socket."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    page = await trio.to_thread.run_sync(_PAGE.read_text)
+    page = await trio.to_thread.run_sync(partial(_PAGE.read_text, encoding="utf-8"))
     limiter = trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def handle(stream: trio.abc.Stream) -> None:
@@ -69,6 +70,7 @@ async def _serve_connection(stream: PrefixedStream, page: str) -> None:
                 if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in event.headers):
                     stream.unread(received)
                     break
+                await _read_body(connection, stream)
                 await _answer(connection, stream, event, page)
                 if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                     return
@@ -79,10 +81,16 @@ async def _serve_connection(stream: PrefixedStream, page: str) -> None:
         _LOG.debug("the demo session lost a client", extra={"error": str(error)})
 
 
-async def _answer(connection: h11.Connection, stream: PrefixedStream, request: h11.Request, page: str) -> None:
-    while not isinstance(connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-        if connection.their_state is h11.SEND_BODY and not connection.trailing_data[0]:
+async def _read_body(connection: h11.Connection, stream: PrefixedStream) -> None:
+    """Read the rest of the request and forget it. Raises RemoteProtocolError when it ends too early."""
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                await _send(connection, stream, h11.InformationalResponse(status_code=100, headers=[]))
             connection.receive_data(await stream.receive_some(CHUNK))
+
+
+async def _answer(connection: h11.Connection, stream: PrefixedStream, request: h11.Request, page: str) -> None:
     seen = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw_items()]
     target = request.target.decode("ascii")
     if target.partition("?")[0] == "/headers":
@@ -94,13 +102,12 @@ async def _answer(connection: h11.Connection, stream: PrefixedStream, request: h
         body = page.replace("{{request}}", first_line).replace("{{headers}}", rows)
     payload = body.encode()
     headers = [("Content-Type", kind), ("Content-Length", str(len(payload))), ("Cache-Control", "no-store")]
-    parts: list[h11.Event] = [h11.Response(status_code=200, headers=headers), h11.Data(data=payload)]
-    if request.method == b"HEAD":
-        del parts[1]
-    for event in (*parts, h11.EndOfMessage()):
-        data = connection.send(event)
-        if data:
-            await stream.send_all(data)
+    data = h11.Data(data=b"" if request.method == b"HEAD" else payload)
+    await _send(connection, stream, h11.Response(status_code=200, headers=headers), data, h11.EndOfMessage())
+
+
+async def _send(connection: h11.Connection, stream: PrefixedStream, *events: h11.Event) -> None:
+    await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
 
 
 async def _echo(stream: PrefixedStream) -> None:

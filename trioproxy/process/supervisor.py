@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -53,6 +53,7 @@ class Supervisor:
     notifier: Notifier
     signals: Service
     ready: Callable[[], None]
+    companions: Sequence[tuple[str, Service]] = ()  # what else runs along, by name, and is there before the routes
 
     async def run(self) -> bool:
         """Run until told to stop and drained; whether all of it ended as it was meant to."""
@@ -82,6 +83,8 @@ class Supervisor:
         async with trio.open_nursery() as starting:
             starting.start_soon(self._cancel_when_draining, starting.cancel_scope)
             await self._start(root, "watchdog", self.notifier.run_watchdog)
+            for name, service in self.companions:
+                await self._start(root, name, service)
             await self._start(root, "providers", self.sources.run)
             await self._start(root, "forwarder", self._run_slot)
             await self._start(root, "publisher", self.publisher.run)

@@ -31,7 +31,8 @@ class Leg:
     """The WebSocket to the client (we are its server) or to the backend (we are its client).
 
     Start `run` first; then `socket` may be used, until `close`. `max_message` is in bytes (0 = no limit),
-    `ping_interval` and `ping_timeout` in seconds (0 = none). `silent` is called when pings go unanswered.
+    `ping_interval` and `ping_timeout` in seconds (0 = none). `lost` is called, with the reason, when the peer
+    leaves pings unanswered, or does not take the answer to its close frame within `close` seconds.
     """
 
     socket: WebSocketConnection
@@ -44,15 +45,18 @@ class Leg:
         max_message: int,
         ping_interval: float,
         ping_timeout: float,
-        silent: Callable[[Ended], None],
+        close: float,
+        lost: Callable[[Ended], None],
     ) -> None:
         self.side: Side = side
         self._stream = LegStream(stream, side, max_message=max_message)
         self._max_message = max_message
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout or math.inf
-        self._silent = silent
+        self._close = close
+        self._lost = lost
         self._running = trio.CancelScope()
+        self._pinging = trio.CancelScope()
         self._closing = trio.CancelScope()
         self._stopped = trio.Event()
         self._deaf = False  # trio-websocket's reader fell over
@@ -64,7 +68,8 @@ class Leg:
                 async with trio.open_nursery() as nursery:
                     self.socket = await self._wrap(nursery)
                     task_status.started()
-                    await self._keep_alive()
+                    with self._pinging:
+                        await self._keep_alive()
         except* LocalProtocolError:
             # The reader answers a ping that comes in after our close frame, which wsproto refuses
             # (python-trio/trio-websocket#184). No answer to the close frame will be seen any more.
@@ -94,7 +99,10 @@ class Leg:
         with self._closing:
             # 1005 means "no code" and must not be sent; wsproto knows it only by identity.
             await self.socket.aclose(CloseReason.NO_STATUS_RCVD if code == NO_CODE else code, reason or None)
-        self._running.cancel()
+        self._stream.stop()
+        self._pinging.cancel()
+        if self._stream.reading:
+            self._running.cancel()  # else it may be about to answer a close frame
         await self._stopped.wait()
         fault = self._fault()
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -140,8 +148,15 @@ class Leg:
             try:
                 with self._stream.expecting_pong(self._ping_timeout) as patience:
                     await self.socket.ping()
-            except ConnectionClosed:
+            except ConnectionClosed as closed:
+                await self._answer_close(closed)
                 return
             if patience.cancelled_caught:
-                self._silent(Ended(ABNORMAL, "", self.side, "ping_timeout"))
+                self._lost(Ended(ABNORMAL, "", self.side, "ping_timeout"))
                 return
+
+    async def _answer_close(self, closed: ConnectionClosed) -> None:
+        """See to it that a peer which has closed, but takes nothing, does not keep everything waiting."""
+        await trio.sleep(self._close)
+        if closed.reason is not None and closed.reason.code != ABNORMAL and self._stream.busy:
+            self._lost(Ended(int(closed.reason.code), closed.reason.reason or "", self.side, None))

@@ -43,11 +43,13 @@ class LegStream(trio.abc.Stream):
 
     `close_sent`: trio-websocket has sent a close frame. `too_big`: the peer announced a message of more than
     `max_message` bytes (0 = no limit); its bytes are kept back, and what is read then looks like the end.
+    `reading`: trio-websocket waits for bytes.
     """
 
     def __init__(self, stream: trio.abc.Stream, side: Side, *, max_message: int) -> None:
         self.close_sent = False
         self.too_big = False
+        self.reading = False
         self._stream = stream
         self._side = side
         self._max_message = max_message
@@ -57,9 +59,13 @@ class LegStream(trio.abc.Stream):
         self._open = False
         self._closed = False
         self._whole = True  # no write is going on, and none was cut short
-        self._reading = False
         self._patience = math.inf
         self._pong: trio.CancelScope | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether trio-websocket still works on what it has read: it neither waits for bytes nor is done."""
+        return not (self.reading or self._closed)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Bytes for trio-websocket: those of the handshake first, then the real ones."""
@@ -73,12 +79,12 @@ class LegStream(trio.abc.Stream):
         if self.too_big:
             await trio.lowlevel.checkpoint()
             return b""
-        self._reading = True
+        self.reading = True
         self._heard()
         try:
             data = await self._stream.receive_some(max_bytes)
         finally:
-            self._reading = False
+            self.reading = False
             if self._pong is not None:
                 self._pong.deadline = math.inf
         return self._admit(data) if self._max_message else data
@@ -107,8 +113,12 @@ class LegStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """End trio-websocket's use of it. The real stream stays open, for `finish` or `linger`."""
-        self._closed = True
+        self.stop()
         await trio.lowlevel.checkpoint()
+
+    def stop(self) -> None:
+        """Let trio-websocket find the stream closed when it reads again."""
+        self._closed = True
 
     @contextmanager
     def expecting_pong(self, patience: float) -> Generator[trio.CancelScope]:
@@ -119,7 +129,7 @@ class LegStream(trio.abc.Stream):
         self._patience = patience
         with trio.CancelScope() as scope:
             self._pong = scope
-            if self._reading:
+            if self.reading:
                 self._heard()
             try:
                 yield scope
@@ -182,7 +192,7 @@ class LegStream(trio.abc.Stream):
         with memoryview(data) as view:
             for start in range(0, len(view), PIECE):
                 await self._stream.send_all(view[start : start + PIECE])
-                if self._reading:
+                if self.reading:
                     self._heard()
 
     async def _discard(self) -> None:

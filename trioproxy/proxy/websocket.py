@@ -50,7 +50,8 @@ async def forward_messages(
             max_message=settings.max_message,
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
-            silent=verdict.settle,
+            close=settings.close,
+            lost=verdict.settle,
         )
 
     verdict = Verdict(closer, settings.idle)
