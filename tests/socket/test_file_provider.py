@@ -64,6 +64,13 @@ def write(path: Path, *sessions: str) -> None:
     fresh.rename(path)
 
 
+def link_to(target: Path, path: Path) -> None:
+    """Let `path` be a symbolic link to `target`, without a moment in which it is not there."""
+    fresh = path.with_suffix(".link")
+    fresh.symlink_to(target)
+    fresh.rename(path)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "routes.json"
@@ -137,8 +144,7 @@ async def test_a_swapped_symbolic_link_further_up_is_seen(tmp_path: Path) -> Non
     sink = RecordingSink()
     async with running(tmp_path / "routes.json", sink):
         assert sink.told == [{"old"}]
-        (tmp_path / "..data_tmp").symlink_to("..2")
-        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        link_to(Path("..2"), tmp_path / "..data")
         assert await sink.number(2) == {"new"}
 
 
@@ -169,18 +175,32 @@ async def test_a_broken_file_is_told_with_its_place_and_what_was_there_stays(
         assert await sink.number(3) == {"b"}
 
 
-async def test_a_file_that_is_mended_to_what_it_was_is_delivered_to_end_the_failure(path: Path) -> None:
+async def test_a_broken_file_is_not_parsed_again_and_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
     write(path, "a")
     sink = RecordingSink()
-    async with running(path, sink):
-        away = path.with_suffix(".away")
-        await trio.Path(path).rename(away)
-        assert "No such file" in str(await sink.number(2))
-        away.rename(path)
-        assert await sink.number(3) == {"a"}
+    async with running(path, sink) as provider:
         await trio.Path(path).write_text("{")
+        await sink.number(2)
+        monkeypatch.setattr(file_module, "parse_routes", lambda path, data: parsed.append(data))
+        await looked_twice(provider, monkeypatch)
+        assert parsed == []
+
+
+async def test_a_file_that_is_mended_to_what_it_was_is_delivered_to_end_the_failure(path: Path) -> None:
+    # Behind a link, so that the file that comes back is the same down to its time stamps.
+    target = path.with_name("target.json")
+    write(target, "a")
+    path.symlink_to(target)
+    sink = RecordingSink()
+    async with running(path, sink):
+        await trio.Path(path).unlink()
+        assert "No such file" in str(await sink.number(2))
+        path.symlink_to(target)
+        assert await sink.number(3) == {"a"}
+        await trio.Path(target).write_text("{")
         assert "is not JSON" in str(await sink.number(4))
-        write(path, "a")
+        write(target, "a")
         assert await sink.number(5) == {"a"}
 
 
@@ -246,16 +266,21 @@ async def test_a_file_replaced_while_it_is_read_is_read_again(path: Path, monkey
 
 
 async def test_a_file_written_without_a_pause_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(path, "a")
+    quiet, busy = path.with_name("quiet.json"), path.with_name("busy.json")
+    write(quiet, "a")
+    write(busy, "b")
+    path.symlink_to(quiet)
     sink = RecordingSink()
-    async with running(path, sink, interval=60.0) as provider:
-        monkeypatch.setattr(file_module, "SETTLE_SECONDS", 1e-3)
-        monkeypatch.setattr(file_module.time, "time_ns", lambda: path.stat().st_mtime_ns)
-        with pytest.raises(ProviderError, match="being written all the time"):
-            await provider.refresh()
-        monkeypatch.undo()
-        await provider.refresh()
-        assert sink.told == [{"a"}, f"{path}: cannot be read: it is being written all the time", {"a"}]
+    async with running(path, sink) as provider:
+        with monkeypatch.context() as patch:
+            patch.setattr(file_module, "SETTLE_SECONDS", 1e-3)
+            patch.setattr(file_module.time, "time_ns", lambda: busy.stat().st_mtime_ns)
+            link_to(busy, path)
+            with pytest.raises(ProviderError, match="being written all the time"):
+                await provider.refresh()
+        link_to(quiet, path)
+        assert await sink.number(3) == {"a"}
+        assert sink.told[:2] == [{"a"}, f"{path}: cannot be read: it is being written all the time"]
 
 
 async def test_refresh_reads_now_and_raises_what_is_wrong(path: Path) -> None:

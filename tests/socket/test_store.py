@@ -396,6 +396,8 @@ async def test_closing_waits_for_the_running_write_even_when_cancelled(path: Pat
             store._insert([make("a")])
 
         await store._write(close_meanwhile, 1)
+    with pytest.raises(ProviderError, match="closed"):
+        await store.load()
     assert (await kept(path))[0] == {("a", "v"): make("a")}
 
 

@@ -25,10 +25,12 @@ class Peer:
         self.frames = Connection(kind)
         self._events: list[Event] = []
         self._parts: list[str | bytes] = []
+        self._sending = trio.StrictFIFOLock()
 
     async def send(self, *events: Event) -> None:
         for event in events:
-            await self.stream.send_all(self.frames.send(event))
+            async with self._sending:
+                await self.stream.send_all(self.frames.send(event))
 
     async def receive(self) -> Event | None:
         """The next event with its whole payload; None at the end of the stream."""

@@ -55,7 +55,7 @@ async def run_worker(
     *,
     reread: Callable[[], Loaded],
     environ: Mapping[str, str],
-    ready: Callable[[str], None],
+    ready: Callable[[Sockets], None],
     companions: Sequence[tuple[str, Service]] = (),
 ) -> bool:
     """Run a worker until it is told to stop and has drained; whether that went as it was meant to.
@@ -64,7 +64,7 @@ async def run_worker(
         loaded: the configuration to start with.
         reread: reads it again, for a reload.
         environ: where the service manager says how to reach it.
-        ready: called once everything works, with the addresses.
+        ready: called once everything works.
         companions: what else is to run along, by name.
 
     Raises:
@@ -123,7 +123,7 @@ def _assemble(
     token: str,
     reread: Callable[[], Loaded],
     notifier: Notifier,
-    ready: Callable[[str], None],
+    ready: Callable[[Sockets], None],
     companions: Sequence[tuple[str, Service]],
 ) -> Supervisor:
     metrics = Metrics()
@@ -196,6 +196,6 @@ def _assemble(
         events=events,
         notifier=notifier,
         signals=partial(watch_signals, lifecycle),
-        ready=partial(ready, sockets.announcement()),
+        ready=partial(ready, sockets),
         companions=companions,
     )

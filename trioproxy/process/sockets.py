@@ -23,10 +23,13 @@ class Sockets:
         for sock in (self.management, *(sock for _, sock in self.listeners)):
             sock.close()
 
-    def announcement(self) -> str:
-        """Where the worker is reached, for people: listeners, then the management API in brackets."""
-        urls = " ".join(url_of(config, sock) for config, sock in self.listeners)
-        return f"{urls} (management {url_of(_PLAIN, self.management)})"
+    def urls(self) -> list[str]:
+        """Where each listener is reached."""
+        return [url_of(config, sock) for config, sock in self.listeners]
+
+    def management_url(self) -> str:
+        """Where the management API is reached."""
+        return url_of(_PLAIN, self.management)
 
 
 _PLAIN = ListenerConfig(name="management", tls="off")

@@ -80,7 +80,7 @@ class LegStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
             return b""
         self.reading = True
-        self._heard()
+        self._alive()
         try:
             data = await self._stream.receive_some(max_bytes)
         finally:
@@ -103,8 +103,12 @@ class LegStream(trio.abc.Stream):
         self._whole = False
         if len(data) <= PIECE:
             await self._stream.send_all(data)
+            self._alive()
         else:
-            await self._send_pieces(data)
+            with memoryview(data) as view:
+                for start in range(0, len(view), PIECE):
+                    await self._stream.send_all(view[start : start + PIECE])
+                    self._alive()
         self._whole = True
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -129,8 +133,7 @@ class LegStream(trio.abc.Stream):
         self._patience = patience
         with trio.CancelScope() as scope:
             self._pong = scope
-            if self.reading:
-                self._heard()
+            self._alive()
             try:
                 yield scope
             finally:
@@ -174,8 +177,8 @@ class LegStream(trio.abc.Stream):
             self._canned = _RESPONSE % generate_accept_token(key[1])
         self._answered.set()
 
-    def _heard(self) -> None:
-        if self._pong is not None:
+    def _alive(self) -> None:
+        if self._pong is not None and self.reading:
             self._pong.deadline = trio.current_time() + self._patience
 
     def _admit(self, data: bytes | bytearray) -> bytes | bytearray:
@@ -187,13 +190,6 @@ class LegStream(trio.abc.Stream):
                 return data[:position]
             position = behind
         return data
-
-    async def _send_pieces(self, data: bytes | bytearray | memoryview) -> None:
-        with memoryview(data) as view:
-            for start in range(0, len(view), PIECE):
-                await self._stream.send_all(view[start : start + PIECE])
-                if self.reading:
-                    self._heard()
 
     async def _discard(self) -> None:
         while await self._stream.receive_some(PIECE):

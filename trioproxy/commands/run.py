@@ -1,0 +1,76 @@
+"""`trioproxy run`: the worker in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from trioproxy.config.loader import Loaded, load
+from trioproxy.observe.logs import setup_logs
+from trioproxy.process.assemble import run_worker
+from trioproxy.process.demo import PATH, bind_demo, demo_route, serve_demo
+from trioproxy.process.services import Service
+from trioproxy.process.sockets import Sockets
+from trioproxy.routing.route import Route
+
+
+def run(arguments: Namespace) -> int:
+    """Run until told to stop; 0 when everything could end in good order, else 1. Raises ConfigError and others."""
+    reread = partial(load, arguments.config, environ=os.environ, overrides=arguments.overrides)
+    loaded = reread()
+    companions: list[tuple[str, Service]] = []
+    with ExitStack() as stack:
+        announce: Callable[[Sockets], None] = _announce
+        if arguments.demo:
+            if loaded.path is None and loaded.origins["worker.state_dir"] == "default":
+                # Trying it out shall leave nothing behind, and need no right to write anywhere in particular.
+                state = stack.enter_context(tempfile.TemporaryDirectory(prefix="trioproxy-demo-"))
+                overrides = [*arguments.overrides, f"worker.state_dir={state}"]
+                reread = partial(load, arguments.config, environ=os.environ, overrides=overrides)
+            sock = stack.enter_context(bind_demo())
+            reread = partial(_with_demo, reread, demo_route(sock))
+            loaded = reread()
+            companions.append(("demo session", partial(serve_demo, sock)))
+            announce = partial(_announce_demo, loaded)
+        setup_logs(loaded.config.log.level, loaded.config.log.format)
+        clean = trio.run(
+            partial(run_worker, loaded, reread=reread, environ=os.environ, ready=announce, companions=companions)
+        )
+    return 0 if clean else 1
+
+
+def _with_demo(reread: Callable[[], Loaded], route: Route) -> Loaded:
+    """The configuration and the demo session's route; a route of that name in it gives way."""
+    loaded = reread()
+    routes = (*(item for item in loaded.config.routes if item.key != route.key), route)
+    return replace(loaded, config=loaded.config.model_copy(update={"routes": routes}))
+
+
+def _announce(sockets: Sockets) -> None:
+    _say(f"trioproxy ready: {' '.join(sockets.urls())} (management {sockets.management_url()})")
+
+
+def _announce_demo(loaded: Loaded, sockets: Sockets) -> None:
+    _announce(sockets)
+    reachable = [url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") for url in sockets.urls()]
+    for url in reachable:
+        if not url.startswith("unix:"):
+            note = " (its certificate is self-signed: a browser warns, curl needs -k)" * url.startswith("https:")
+            _say(f"trioproxy demo: open {url}{PATH}{note}")
+            break
+    state = loaded.config.worker.state_dir
+    _say(
+        f"trioproxy demo: try: trioproxy status --management {sockets.management_url()} --set worker.state_dir={state}"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
