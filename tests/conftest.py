@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -48,11 +48,12 @@ class Authority:
         common_name: str = "test",
         lifetime: timedelta = timedelta(days=1),
         passphrase: bytes | None = None,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
     ) -> PemPair:
         """Make a certificate for these host names and addresses, and write it with its key."""
         self._count += 1
         pair = PemPair(self._folder / f"{self._count}.crt", self._folder / f"{self._count}.key")
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = self._build(subject, key, lifetime)
         if names:
@@ -65,7 +66,7 @@ class Authority:
         return pair
 
     def _build(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, lifetime: timedelta
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (

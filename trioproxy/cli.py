@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction  # pyright: ignore[reportPrivateUsage]
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from trioproxy import __version__
-from trioproxy.commands import config, routes, run, status
+from trioproxy.commands import config, routes, status
 from trioproxy.commands.client import token_from
 from trioproxy.errors import ConfigError, TrioproxyError
 
 Action = Callable[[Namespace], int]
-Commands = _SubParsersAction[ArgumentParser]
+
+
+class Commands(Protocol):
+    """What argparse calls the action of `add_subparsers`, in a private type."""
+
+    def add_parser(self, name: str, /, *, help: str = ..., description: str = ...) -> ArgumentParser:  # noqa: A002
+        """Add a command."""
+        ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _run(arguments: Namespace) -> int:
+    # The server's side of things takes longest to import, and no other command needs it.
+    from trioproxy.commands.run import run  # noqa: PLC0415
+
+    return run(arguments)
+
+
 def _complain(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -46,7 +61,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trioproxy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    running = _command(commands, "run", run.run, "run the worker in the foreground")
+    running = _command(commands, "run", _run, "run the worker in the foreground")
     _add_config(running)
     running.add_argument("--demo", action="store_true", help="with a built-in demo session at /demo/hello/")
     _add_config(_command(commands, "check", config.check, "check the configuration and print every value's origin"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -14,16 +15,18 @@ import pytest
 import trio
 
 from trioproxy.config.schema import CertificateConfig, ListenerConfig, TimeoutsConfig, TlsConfig
+from trioproxy.net.bind import bind_listener, url_of
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.limiter import ConnectionLimiter
-from trioproxy.net.listener import Listener, Peer, bind_listener, url_of
+from trioproxy.net.listener import Listener
+from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
 from trioproxy.observe.metrics import Metrics
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 class Server:
@@ -56,15 +59,12 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Server]:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.listener.serve, nursery)
-            yield self
-            nursery.cancel_scope.cancel()
-
-    async def idle(self) -> None:
-        """Wait until no connection is left."""
-        while self.limiter.open:
-            await trio.sleep(0.005)
+        """Accept during the block; at its end wait until the clients' connections have ended."""
+        with trio.fail_after(20):
+            async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+                await accepting.start(self.listener.serve, connections)
+                yield self
+                accepting.cancel_scope.cancel()
 
 
 # --- who the client is ----------------------------------------------------------------------------------
@@ -113,7 +113,6 @@ async def test_a_proxy_header_is_believed_from_trusted_peers_only(trusted: tuple
             pass
         assert received == (b"!rest" if admitted else b"")
         await client.aclose()
-        await server.idle()
     assert [peer.address for peer in server.peers] == (["192.0.2.7:4711"] if admitted else [])
     assert server.metrics.errors["bad_proxy_header"] == (0 if admitted else 1)
 
@@ -132,16 +131,31 @@ async def test_one_client_gets_as_many_connections_as_it_may() -> None:
         second, other = await connect("192.0.2.1"), await connect("192.0.2.2")
         assert await second.receive_some() == b""
         assert await other.receive_some() == b"!"
+        for client in (first, second, other):
+            await client.aclose()
     assert server.metrics.errors["client_limit"] == 1
+
+
+async def test_a_client_that_is_gone_before_it_is_looked_at_is_not_served() -> None:
+    server = Server(bind_listener("127.0.0.1:0"))
+    async with server.running():
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = await trio.open_tcp_stream(*listening.getsockname())
+        accepted = trio.SocketStream(trio.socket.from_stdlib_socket(listening.accept()[0]))
+    await abort(client)
+    async with accepted:
+        await trio.lowlevel.wait_readable(accepted.socket)
+        assert await server.listener._entrance.admit(PrefixedStream(accepted)) is None
 
 
 async def test_after_many_connections_of_every_kind_open_files_are_as_before(authority: Any, tmp_path: Path) -> None:
     pair = authority.issue("localhost")
     store = CertificateStore(TlsConfig(certificates=(CertificateConfig(cert=pair.cert, key=pair.key),)), tmp_path)
-    context = trusting(authority)
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    before = open_files()
     server = Server(bind_listener("127.0.0.1:0"), certificates=store)
     async with server.running():
-        before = open_files()
         for round_ in range(60):
             client = await trio.open_tcp_stream(*server.address)
             if round_ % 4 == 0:
@@ -153,16 +167,9 @@ async def test_after_many_connections_of_every_kind_open_files_are_as_before(aut
                 encrypted = trio.SSLStream(client, context, server_hostname="localhost")
                 await encrypted.do_handshake()
                 await (encrypted.aclose() if round_ % 4 == 2 else abort(encrypted))
-        await server.idle()
-        assert open_files() == before
+    assert open_files() == before
     assert server.metrics.tls_handshakes["ok"] > 0
     assert server.metrics.connections["web"] == 0
-
-
-def trusting(authority: Any) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=str(authority.ca))
 
 
 # --- binding --------------------------------------------------------------------------------------------
@@ -263,6 +270,13 @@ def test_what_is_no_socket_is_never_replaced(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OSError, match="there is a file of that name, and it is no socket"):
         bind_listener(f"unix:{path}")
     assert path.is_symlink() or path.exists()
+
+
+def test_a_unix_socket_where_no_file_can_be_made_is_named_in_the_error(tmp_path: Path) -> None:
+    bind = f"unix:{tmp_path}/no/such/folder/s"
+    with pytest.raises(OSError) as caught:
+        bind_listener(bind)
+    assert str(caught.value) == f"cannot listen on {bind}: no such file or directory"
 
 
 def test_an_inherited_socket_is_adopted() -> None:

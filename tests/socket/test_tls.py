@@ -13,9 +13,11 @@ import trio
 
 from trioproxy.config.schema import CertificateConfig, ListenerConfig, TimeoutsConfig, TlsConfig
 from trioproxy.errors import ConfigError
+from trioproxy.net.bind import bind_listener
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.limiter import ConnectionLimiter
-from trioproxy.net.listener import Listener, Peer, bind_listener
+from trioproxy.net.listener import Listener
+from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
 from trioproxy.observe.metrics import Metrics

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_any_split_of_header_and_rest_gives_the_same_peer_and_the_same_rest(
         ours, theirs = trio.testing.lockstep_stream_pair()
 
         async def send() -> None:
-            for start, end in zip(edges, edges[1:], strict=False):
+            for start, end in pairwise(edges):
                 await theirs.send_all(whole[start:end])
             await theirs.send_eof()
 
@@ -275,6 +276,19 @@ async def test_a_client_that_leaves_without_close_notify_has_ended(
         with trio.testing.assert_checkpoints():
             assert await stream.receive_some() == b""
         await stream.aclose()
+
+
+async def test_reading_ahead_notices_such_a_client_too(certificates: CertificateStore, authority: Any) -> None:
+    async with shaken(Door(tls=certificates), authority) as (stream, _, client):
+        await client.transport_stream.send_eof()
+        assert await stream.read_ahead(10) == 0
+
+
+async def test_a_failure_below_tls_is_no_end(certificates: CertificateStore, authority: Any) -> None:
+    async with shaken(Door(tls=certificates), authority) as (stream, _, _client):
+        stream.inner.transport_stream.receive_stream.receive_some_hook = _break
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
 
 
 async def test_a_backend_that_leaves_without_close_notify_has_broken(

@@ -12,7 +12,8 @@ import trio.testing
 
 from trioproxy.config.schema import ListenerConfig, TimeoutsConfig
 from trioproxy.net.limiter import ConnectionLimiter
-from trioproxy.net.listener import ACCEPT_PAUSE, Handler, Listener, Peer
+from trioproxy.net.listener import ACCEPT_PAUSE, Handler, Listener
+from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.observe.metrics import Metrics
 
@@ -160,10 +161,11 @@ async def test_the_limit_holds_over_all_listeners_together(nursery: trio.Nursery
     await nursery.start(stage.listener.serve, nursery)
     await nursery.start(stage.another(other, echo).serve, nursery)
     await trio.testing.wait_all_tasks_blocked()  # both wait in accept, each seeing room for one
-    first, second = stage.fake.connect(), other.connect()
+    first = stage.fake.connect()
     await first.send_all(b"x")
-    await second.send_all(b"y")
     assert await first.receive_some() == b"x"
+    second = other.connect()
+    await second.send_all(b"y")
     await trio.testing.wait_all_tasks_blocked()
     assert stage.limiter.open == 1
     await first.aclose()
@@ -192,6 +194,16 @@ async def test_raising_the_limit_lets_waiting_connections_in(nursery: trio.Nurse
     stage.limiter.set_limits(2, 0)
     await clients[1].send_all(b"x")
     assert await clients[1].receive_some() == b"x"
+
+
+def test_a_lowered_limit_lets_nobody_in_until_enough_have_left() -> None:
+    limiter = ConnectionLimiter(3)
+    assert all(limiter.acquire() for _ in range(3))
+    limiter.set_limits(2, 0)
+    limiter.release()
+    assert not limiter.acquire()
+    limiter.release()
+    assert limiter.acquire()
 
 
 def test_a_client_may_have_as_many_connections_as_it_may_and_others_are_not_affected() -> None:

@@ -113,8 +113,10 @@ async def test_drain_begins_and_answers_at_once() -> None:
 
 async def test_reload_answers_when_it_is_done() -> None:
     worker = FakeWorker()
+    worker.needs_restart = ("worker.id",)
     response = await Client(worker).post("/v1/reload")
-    assert (response.status_code, await body_of(response)) == (202, {"status": "reloaded"})
+    assert response.status_code == 202
+    assert await body_of(response) == {"status": "reloaded", "needs_restart": ["worker.id"]}
     assert worker.calls == ["reload"]
 
 

@@ -93,6 +93,18 @@ async def test_everything_else_reaches_the_inner_stream() -> None:
         await stream.receive_some()
 
 
+async def test_reading_ahead_keeps_what_came_behind_what_was_pushed_back() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = PrefixedStream(ours, b"ab")
+    await theirs.send_all(b"cd")
+    assert await stream.read_ahead(1) == 1
+    assert await stream.receive_some() == b"abc"
+    await theirs.send_eof()
+    assert await stream.read_ahead(10) == 1
+    assert await stream.read_ahead(10) == 0
+    assert await stream.receive_some() == b"d"
+
+
 async def test_send_eof_on_a_stream_that_cannot_half_close_does_nothing() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = PrefixedStream(OneWay(ours))
@@ -129,12 +141,12 @@ async def test_memory_streams_have_no_socket_and_are_left_as_they_are() -> None:
     assert await theirs.receive_some() == b""
 
 
-async def test_pushed_back_bytes_make_a_stream_readable() -> None:
+def test_pushed_back_bytes_make_a_stream_readable() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     assert is_readable(PrefixedStream(PrefixedStream(ours, b"x")))
 
 
-async def test_a_stream_that_can_tell_whether_it_is_readable_is_asked() -> None:
+def test_a_stream_that_can_tell_whether_it_is_readable_is_asked() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     inner = Peekable(ours)
     assert not is_readable(PrefixedStream(inner))

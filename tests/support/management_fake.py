@@ -65,6 +65,7 @@ class FakeWorker:
         self.applied = True
         self.write_error: Exception | None = None
         self.reload_error: Exception | None = None
+        self.needs_restart: tuple[str, ...] = ()
         self.block: trio.Event | None = None
         """While set and unset, no awaited call answers."""
         self.stopped_inside = 0
@@ -185,7 +186,8 @@ class FakeWorker:
     def start_drain(self) -> None:
         self.calls.append("start_drain")
 
-    async def reload(self) -> None:
+    async def reload(self) -> tuple[str, ...]:
         await self._work("reload")
         if self.reload_error is not None:
             raise self.reload_error
+        return self.needs_restart

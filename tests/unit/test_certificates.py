@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from trioproxy.config.schema import CertificateConfig, TlsConfig
 from trioproxy.errors import ConfigError
@@ -221,6 +221,11 @@ def test_a_chain_and_a_key_in_one_file_are_taken(authority: Any, tmp_path: Path)
     assert names_shown(CertificateStore(config(both), tmp_path), authority.ca, None) == {"a.example"}
 
 
+def test_a_key_too_weak_for_openssl_is_refused(authority: Any, tmp_path: Path) -> None:
+    pair = authority.issue("a.example", key=rsa.generate_private_key(65537, 1024))
+    assert "OpenSSL refuses it" in problem(pair, state_dir=tmp_path)
+
+
 # --- the self-signed default ----------------------------------------------------------------------------
 
 
@@ -285,6 +290,27 @@ def test_a_state_directory_that_takes_no_file_is_a_config_error(tmp_path: Path) 
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"worker\.state_dir = .*cannot keep a self-signed certificate"):
         CertificateStore(TlsConfig(), tmp_path / "file")
+
+
+def test_a_self_signed_certificate_that_cannot_be_written_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        CertificateStore(TlsConfig(), tmp_path)
+    assert list((tmp_path / "tls").iterdir()) == []
+
+
+def test_checking_certificates_changes_nothing(store: CertificateStore, authority: Any, tmp_path: Path) -> None:
+    before = store.certificates()
+    store.check(config(authority.issue("new.example")))
+    missing = CertificateConfig(cert=tmp_path / "no.crt", key=tmp_path / "no.key")
+    with pytest.raises(ConfigError):
+        store.check(config(missing))
+    assert store.certificates() == before
 
 
 @pytest.mark.parametrize("host", ["under_score", "x" * 64, "-dash", "ünïcode", "localhost", ""])

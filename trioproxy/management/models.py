@@ -204,7 +204,14 @@ class CertificateList(Message):
     certificates: list[CertificateInfo]
 
 
-class Accepted(Message):
-    """What was begun or done."""
+class Draining(Message):
+    """The worker shuts down."""
 
-    status: Literal["draining", "reloaded"]
+    status: Literal["draining"] = "draining"
+
+
+class Reloaded(Message):
+    """Everything was read again."""
+
+    status: Literal["reloaded"] = "reloaded"
+    needs_restart: list[str] = Field(description="Keys that have changed and take effect at the next start only.")

@@ -14,15 +14,16 @@ from trioproxy.errors import ConfigError
 from trioproxy.management.bodies import Query
 from trioproxy.management.calls import Answer, Call, ask, reply, tell
 from trioproxy.management.models import (
-    Accepted,
     Alive,
     CertificateList,
+    Draining,
     ExplainQuery,
     ForwarderList,
     Health,
     Listener,
     ProviderHealth,
     Ready,
+    Reloaded,
     WorkerStatus,
 )
 from trioproxy.management.problems import Mistake, Problem, bad_request
@@ -113,7 +114,7 @@ class WorkerCalls:
     async def drain(self) -> Response:
         """Begin to shut down: readyz turns 503, what runs may end, then the worker exits."""
         self._worker.start_drain()
-        return reply(Accepted(status="draining"), 202)
+        return reply(Draining(), 202)
 
     async def reload(self) -> Response:
         """Read configuration, certificates and route files again.
@@ -121,7 +122,7 @@ class WorkerCalls:
         When they are wrong nothing changes, and `problems` lists what is.
         """
         try:
-            await tell(self._worker.reload)
+            needs_restart = await tell(self._worker.reload)
         except ConfigError as error:
             raise Problem(
                 400,
@@ -129,7 +130,7 @@ class WorkerCalls:
                 f"nothing was changed: the configuration has {len(error.problems)} problem(s)",
                 problems=error.problems,
             ) from None
-        return reply(Accepted(status="reloaded"), 202)
+        return reply(Reloaded(needs_restart=list(needs_restart)), 202)
 
 
 def _uptime(worker: Worker) -> float:
@@ -178,13 +179,13 @@ def status_calls(worker: Worker) -> tuple[Call, ...]:
             {400: "`url` is neither an http(s) URL nor a path.", 503: _SLOW},
             query=_EXPLAIN,
         ),
-        Call("POST", "/v1/drain", do.drain, "worker", {202: Answer("It has begun.", Accepted)}),
+        Call("POST", "/v1/drain", do.drain, "worker", {202: Answer("It has begun.", Draining)}),
         Call(
             "POST",
             "/v1/reload",
             do.reload,
             "worker",
-            {202: Answer("Read, and in force.", Accepted)},
+            {202: Answer("Read, and in force.", Reloaded)},
             {400: "The configuration is wrong: `problems` lists how. Nothing was changed.", 503: _SLOW},
         ),
     )

@@ -11,7 +11,6 @@ from ipaddress import IPv4Network, IPv6Network
 import trio
 
 from trioproxy.config.schema import ListenerConfig, TimeoutsConfig
-from trioproxy.net.bind import bind_listener, url_of
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.entrance import Entrance
 from trioproxy.net.limiter import ConnectionLimiter
@@ -19,8 +18,6 @@ from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
 from trioproxy.observe.metrics import Metrics
-
-__all__ = ["Handler", "Listener", "Peer", "bind_listener", "url_of"]
 
 log = logging.getLogger(__name__)
 

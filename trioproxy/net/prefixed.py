@@ -33,8 +33,7 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         Cancellation loses nothing. Raises what the inner stream raises, and ValueError for `max_bytes` < 1.
         """
         if not self._prefix:
-            received = await self.inner.receive_some(max_bytes)
-            return received if isinstance(received, bytes) else bytes(received)
+            return await self._receive(max_bytes)
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint()
@@ -47,9 +46,13 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
 
         0 means the inner stream ended. Raises what it raises.
         """
-        data = await self.inner.receive_some(max_bytes)
-        self._prefix += bytes(data)
+        data = await self._receive(max_bytes)
+        self._prefix += data
         return len(data)
+
+    async def _receive(self, max_bytes: int | None) -> bytes:
+        received = await self.inner.receive_some(max_bytes)
+        return received if isinstance(received, bytes) else bytes(received)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send on the inner stream."""

@@ -32,10 +32,9 @@ class TlsStream(PrefixedStream):
         super().__init__(stream)
         self._trusts_bare_eof = trusts_bare_eof
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As PrefixedStream; see the class for the end of the stream."""
+    async def _receive(self, max_bytes: int | None) -> bytes:
         try:
-            return await super().receive_some(max_bytes)
+            return await super()._receive(max_bytes)
         except trio.BrokenResourceError as exc:
             if not (self._trusts_bare_eof and is_bare_eof(exc)):
                 raise
@@ -67,9 +66,9 @@ def why_broken(exc: trio.BrokenResourceError) -> str:
         return f"its certificate is not accepted: {cause.verify_message.rstrip('.')}"
     if isinstance(cause, ssl.SSLError):
         return (cause.reason or "protocol error").replace("_", " ").lower()
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__
-    return os.strerror(cause.errno).lower() if cause is not None and cause.errno else "the connection broke"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return "the connection broke"
 
 
 def server_context(min_version: str) -> ssl.SSLContext:

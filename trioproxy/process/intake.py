@@ -80,10 +80,12 @@ class Intake:
 
     def _announce(self, provider: str, upserted: list[RouteKey], removed: list[RouteKey]) -> None:
         version = self._catalog.version
+        self._publisher.wake()
+        if not upserted and not removed:
+            return  # a first snapshot without routes
         counts = {"upserted": len(upserted), "removed": len(removed)}
         _LOG.info("routes changed", extra={"provider": provider, "version": version, **counts})
         detail: dict[str, object] = {"provider": provider, "version": version, "counts": counts}
         if len(upserted) + len(removed) <= MAX_NAMED:
             detail |= {"upserted": sorted(upserted), "removed": sorted(removed)}
         self._events.add("route", **detail)
-        self._publisher.wake()
