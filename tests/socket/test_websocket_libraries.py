@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 import random
 import socket
+import ssl
 import struct
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -17,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection
 
+from trioproxy.net.tls import server_context
 from trioproxy.proxy.closer import Ended
 
 MODES: list[Mode] = ["message", "relay"]
@@ -29,11 +33,11 @@ def echo(server: ServerConnection) -> None:
         server.send(message)
 
 
-async def visit(url: str, talk: Callable[[ClientConnection], Result]) -> Result:
+async def visit(url: str, talk: Callable[[ClientConnection], Result], *, tls: ssl.SSLContext | None = None) -> Result:
     """Run `talk` with a client of the `websockets` library, in a thread."""
 
     def run() -> Result:
-        with connect(url, max_size=None, proxy=None, ping_interval=None, close_timeout=5) as client:
+        with connect(url, ssl=tls, max_size=None, proxy=None, ping_interval=None, close_timeout=5) as client:
             return talk(client)
 
     return await trio.to_thread.run_sync(run)
@@ -158,11 +162,8 @@ async def test_a_client_in_the_middle_of_too_big_a_message_reads_1009_and_no_res
         heard.put(how_it_ended(server))
 
     def talk(client: ClientConnection) -> tuple[int, str]:
-        try:
+        with suppress(ConnectionClosed):
             client.send(bytes(2**26))
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return closed.rcvd.code, closed.rcvd.reason
         return how_it_ended(client)
 
     with websockets_server(listen) as port:
@@ -170,6 +171,58 @@ async def test_a_client_in_the_middle_of_too_big_a_message_reads_1009_and_no_res
             assert await visit(proxy.url, talk) == (1009, "larger than 1048576 bytes")
             assert (await trio.to_thread.run_sync(heard.get))[0] == 1001
     assert [ended.error for ended in proxy.ended] == ["message_too_big"]
+
+
+@dataclass
+class Contexts:
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+@pytest.fixture
+def tls(authority: Any) -> Contexts:
+    pair = authority.issue("localhost")
+    server = server_context("1.2")
+    server.load_cert_chain(pair.cert, pair.key)
+    return Contexts(server, ssl.create_default_context(cafile=authority.ca))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ending", ["client", "backend", "proxy"])
+async def test_a_client_behind_tls_hears_all_and_how_it_ends(mode: Mode, ending: str, tls: Contexts) -> None:
+    heard: queue.Queue[tuple[int, str]] = queue.Queue()
+
+    def serve(server: ServerConnection) -> None:
+        server.send(server.recv())
+        if ending == "backend":
+            server.close(4000, "bye")
+        heard.put(how_it_ended(server))
+
+    def talk(client: ClientConnection) -> tuple[int, str]:
+        client.send(bytes(10**6))
+        assert client.recv(timeout=20) == bytes(10**6)
+        if ending == "client":
+            client.close(4000, "bye")
+        if ending == "proxy":
+            trio.from_thread.run_sync(lambda: proxy.closers[0].request(4000, "bye", error="draining"))
+        return how_it_ended(client)
+
+    with websockets_server(serve) as port:
+        async with proxying(port, mode, tls=tls.server) as proxy:
+            assert await visit(proxy.url, talk, tls=tls.client) == (4000, "bye")
+            assert await trio.to_thread.run_sync(heard.get) == (4000, "bye")
+    assert [ended.error for ended in proxy.ended] == ["draining" if ending == "proxy" else None]
+
+
+async def test_a_client_behind_tls_reads_why_it_was_refused(tls: Contexts) -> None:
+    def talk(client: ClientConnection) -> tuple[int, str]:
+        with suppress(ConnectionClosed):
+            client.send(bytes(2**24))
+        return how_it_ended(client)
+
+    with websockets_server(echo) as port:
+        async with proxying(port, tls=tls.server, max_message=2**20) as proxy:
+            assert await visit(proxy.url, talk, tls=tls.client) == (1009, "larger than 1048576 bytes")
 
 
 def reset(connection: ClientConnection | ServerConnection) -> None:
@@ -206,6 +259,10 @@ async def test_a_reset_of_the_client_is_1001_to_the_backend() -> None:
     assert proxy.ended == [Ended(1006, "", "client", "client_gone")]
 
 
+def count_open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_no_file_stays_open_after_many_connections(mode: Mode) -> None:
     def talk(client: ClientConnection) -> None:
@@ -218,6 +275,6 @@ async def test_no_file_stays_open_after_many_connections(mode: Mode) -> None:
                 for _ in range(connections):
                     await visit(proxy.url, talk)
             assert len(proxy.ended) == connections
-        return len(list(Path("/proc/self/fd").iterdir()))
+        return count_open_files()
 
     assert await open_files_after(20) <= await open_files_after(1)

@@ -226,6 +226,14 @@ async def test_garbage_instead_of_tls_is_refused_and_counted(certificates: Certi
     assert door.failures() == {"failed": 1}
 
 
+async def test_a_connection_that_breaks_in_the_handshake_is_counted(certificates: CertificateStore) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    ours.receive_stream.receive_some_hook = _break
+    door = Door(tls=certificates)
+    assert await door.admit(ours) is None
+    assert door.failures() == {"failed": 1}
+
+
 async def test_timeouts_tls_handshake_bounds_the_tls_handshake(
     certificates: CertificateStore, autojump_clock: Any
 ) -> None:

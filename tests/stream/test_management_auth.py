@@ -100,8 +100,7 @@ async def test_an_empty_token_is_refused_because_everybody_has_it() -> None:
 
 async def test_a_token_that_is_not_ascii_works() -> None:
     client = create_app(FakeWorker(), token="pässword").test_client()
-    right = {"Authorization": "Bearer " + "pässword".encode().decode("latin-1")}
-    assert (await client.get("/v1/worker", headers=right)).status_code == 200
+    assert (await client.get("/v1/worker", headers={"Authorization": "Bearer pässword"})).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/", "/v1/worker", "/v1/nothing", "/nothing"])
@@ -118,7 +117,7 @@ async def test_an_unknown_path_or_method_is_a_problem_document() -> None:
     for method, path, status, code in (
         ("GET", "/nothing", 404, "not_found"),
         ("GET", "/v1/routes/", 404, "not_found"),
-        ("GET", "//v1/routes", 404, "not_found"),
+        ("GET", "/v1//routes", 404, "not_found"),
         ("POST", "/livez", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/routes", 405, "method_not_allowed"),
     ):

@@ -12,7 +12,7 @@ import trio
 from trio.abc import Instrument
 from trio.lowlevel import Task
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
-from websocket_peer import Counted, is_closed
+from websocket_peer import Counted, NoHalfClose, is_closed
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event
 
@@ -22,25 +22,6 @@ from trioproxy.proxy.tunnel import RELAY_BUFFER, forward_bytes
 
 SIDES = ["client", "backend"]
 BYE = CloseConnection(code=1001, reason="going away")
-
-
-class NoHalfClose(trio.abc.Stream):
-    """A stream that can not end its sending alone, as TLS can not."""
-
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self.inner = inner
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 Stapled = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
@@ -143,6 +124,7 @@ async def test_an_end_that_can_not_be_passed_on_ends_everything(
 @pytest.mark.parametrize(("side", "error"), [("client", "client_gone"), ("backend", "upstream_closed")])
 async def test_a_side_that_breaks_ends_the_other(side: str, error: str, autojump_clock: MockClock) -> None:
     async def broken() -> None:
+        await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError
 
     async with tunnel() as between:
@@ -178,9 +160,7 @@ async def test_a_failure_after_a_clean_half_is_still_a_failure(autojump_clock: M
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_a_side_that_does_not_read_stops_the_other_after_one_buffer(
-    side: str, autojump_clock: MockClock
-) -> None:
+async def test_a_side_that_does_not_read_stops_the_other_after_one_buffer(side: str, autojump_clock: MockClock) -> None:
     sent = 0
     async with tunnel(pair=lockstep_stream_pair) as between:  # type: ignore[arg-type]
         talker, slow = between.sides(side)
@@ -201,6 +181,19 @@ async def test_a_side_that_does_not_read_stops_the_other_after_one_buffer(
             await trio.sleep(60)
             assert sent - received <= 2 * RELAY_BUFFER
             nursery.cancel_scope.cancel()
+
+
+async def test_a_backend_that_resets_after_its_close_frame_has_ended_well(autojump_clock: MockClock) -> None:
+    async def broken() -> None:
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError
+
+    async with tunnel(websocket=True) as between:
+        await wait_all_tasks_blocked()
+        between.proxy_streams[1].inner.receive_stream.receive_some_hook = broken  # type: ignore[attr-defined]
+        await between.backend.send_all(frames(BYE))
+        assert seen_by_client(await read_to_end(between.client)) == [BYE]
+        assert await between.end() == Ended(None, "", "backend", None)
 
 
 async def test_websocket_idle_cuts_a_tunnel(autojump_clock: MockClock) -> None:

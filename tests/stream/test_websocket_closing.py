@@ -9,8 +9,18 @@ import pytest
 import trio
 from trio.abc import Instrument
 from trio.lowlevel import Task
-from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
-from websocket_peer import BytesMessage, CloseConnection, Forwarding, Peer, Ping, TextMessage, forwarding, is_closed
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
+from websocket_peer import (
+    BytesMessage,
+    CloseConnection,
+    Forwarding,
+    NoHalfClose,
+    Peer,
+    Ping,
+    TextMessage,
+    forwarding,
+    is_closed,
+)
 
 from trioproxy.proxy.closer import Ended
 from trioproxy.proxy.frames import close_frame
@@ -94,8 +104,10 @@ async def test_a_backend_is_left_to_close_its_connection_first(autojump_clock: M
 
 @pytest.mark.parametrize(
     ("side", "told", "error"),
-    [("client", (1001, "the client was lost"), "client_gone"),
-     ("backend", (1012, "the connection to the service was lost"), "upstream_closed")],
+    [
+        ("client", (1001, "the client was lost"), "client_gone"),
+        ("backend", (1012, "the connection to the service was lost"), "upstream_closed"),
+    ],
 )
 async def test_a_side_that_is_gone_without_a_word_is_told_to_the_other(
     side: str, told: tuple[int, str], error: str, autojump_clock: MockClock
@@ -183,6 +195,21 @@ async def test_a_size_is_refused_before_its_payload_comes(autojump_clock: MockCl
         close = await between.client.receive()
         assert isinstance(close, CloseConnection)
         assert close.code == 1009
+
+
+async def test_a_tls_client_that_was_too_long_is_let_go_when_it_answers(autojump_clock: MockClock) -> None:
+    def pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        far, near = memory_stream_pair()
+        return far, NoHalfClose(near)
+
+    async with forwarding(client_pair=pair, max_message=100) as between:
+        too_long = between.client.frames.send(BytesMessage(data=bytes(1000)))
+        await between.client.stream.send_all(too_long[:500])
+        await between.client.receive()
+        await between.client.stream.send_all(too_long[500:] + between.client.frames.send(CloseConnection(code=1009)))
+        started = trio.current_time()
+        assert await between.client.receive() is None
+        assert trio.current_time() == started
 
 
 async def test_a_closer_ends_both_sides_with_its_code_and_reason(autojump_clock: MockClock) -> None:

@@ -112,9 +112,7 @@ async def test_a_side_that_does_not_read_stops_the_other(slow: str, autojump_clo
             accepted += 1
 
     async with forwarding(client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair) as between:
-        reader, talker = (
-            (between.client, between.backend) if slow == "client" else (between.backend, between.client)
-        )
+        reader, talker = (between.client, between.backend) if slow == "client" else (between.backend, between.client)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk, talker)
             await trio.sleep(60)

@@ -6,8 +6,15 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 from websocket_peer import (
-    BytesMessage, CloseConnection, Forwarding, Peer, Ping, TextMessage, forwarding, is_closed,
-)  # fmt: skip
+    BytesMessage,
+    CloseConnection,
+    Forwarding,
+    Peer,
+    Ping,
+    TextMessage,
+    forwarding,
+    is_closed,
+)
 
 from trioproxy.proxy.closer import Ended
 from trioproxy.proxy.leg_stream import PIECE
@@ -111,9 +118,12 @@ async def test_ping_timeout_takes_a_silent_side_for_gone(
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_ping_timeout_finds_a_side_that_does_not_even_take_the_ping(side: str, autojump_clock: MockClock) -> None:
-    async with forwarding(
-        client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
-    ) as between, trio.open_nursery() as nursery:
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
         _stuck, other = sides(between, side)
         nursery.start_soon(answer_pings, other)
         await other.send(BytesMessage(data=bytes(10)))  # sending it waits for ever
@@ -138,9 +148,12 @@ async def test_any_byte_within_ping_timeout_proves_life(side: str, autojump_cloc
 
 @pytest.mark.parametrize("side", SIDES)
 async def test_a_side_that_takes_a_long_message_slowly_is_alive(side: str, autojump_clock: MockClock) -> None:
-    async with forwarding(
-        client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
-    ) as between, trio.open_nursery() as nursery:
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
         slow, other = sides(between, side)
         nursery.start_soon(answer_pings, other)
         await other.send(BytesMessage(data=bytes(20 * PIECE)))
@@ -153,9 +166,12 @@ async def test_a_side_that_takes_a_long_message_slowly_is_alive(side: str, autoj
 
 @pytest.mark.parametrize("fast", SIDES)
 async def test_ping_timeout_spares_a_side_that_waits_for_the_slow_one(fast: str, autojump_clock: MockClock) -> None:
-    async with forwarding(
-        client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
-    ) as between, trio.open_nursery() as nursery:
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
         talker, slow = sides(between, fast)
 
         async def talk() -> None:
@@ -192,9 +208,7 @@ async def test_timeouts_close_bounds_a_closer_when_nobody_answers(autojump_clock
 
 
 async def test_timeouts_close_bounds_a_closer_when_nobody_takes_anything(autojump_clock: MockClock) -> None:
-    async with forwarding(
-        client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, close=3
-    ) as between:
+    async with forwarding(client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, close=3) as between:
         await between.client.send(BytesMessage(data=bytes(10)))
         await between.backend.send(BytesMessage(data=bytes(10)))
         await trio.sleep(1)
@@ -210,9 +224,16 @@ async def test_who_closes_but_takes_no_answer_is_given_up_after_a_ping_interval(
     side: str, autojump_clock: MockClock
 ) -> None:
     started = trio.current_time()
-    async with forwarding(
-        client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20, close=3
-    ) as between, trio.open_nursery() as nursery:
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair,
+            backend_pair=lockstep_stream_pair,
+            ping_interval=30,
+            ping_timeout=20,
+            close=3,
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
         stuck, other = sides(between, side)
         await stuck.send(CloseConnection(code=4000, reason="bye"))
         nursery.start_soon(answer_pings, other)

@@ -17,6 +17,25 @@ from trioproxy.proxy.websocket import WebSocketSettings, forward_messages
 SETTINGS = WebSocketSettings(max_message=0, ping_interval=0, ping_timeout=0, idle=0, close=3)
 
 
+class NoHalfClose(trio.abc.Stream):
+    """A stream that can not end its sending alone, as TLS can not."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
 class Peer:
     """A client or a backend. `receive` joins fragments; it answers nothing by itself."""
 
@@ -110,7 +129,11 @@ Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 @asynccontextmanager
 async def forwarding(
-    *, client_pair: Pair = memory_stream_pair, backend_pair: Pair = memory_stream_pair, start: bool = True, **settings: float
+    *,
+    client_pair: Pair = memory_stream_pair,
+    backend_pair: Pair = memory_stream_pair,
+    start: bool = True,
+    **settings: float,
 ) -> AsyncIterator[Forwarding]:
     """Two peers, and forward_messages between them."""
     client, front = client_pair()
@@ -132,6 +155,16 @@ async def is_closed(stream: trio.abc.Stream) -> bool:
 
 
 __all__ = [
-    "SETTINGS", "BytesMessage", "CloseConnection", "Counted", "Forwarding", "Peer", "Ping", "Pong", "TextMessage",
-    "forwarding", "is_closed",
+    "SETTINGS",
+    "BytesMessage",
+    "CloseConnection",
+    "Counted",
+    "Forwarding",
+    "NoHalfClose",
+    "Peer",
+    "Ping",
+    "Pong",
+    "TextMessage",
+    "forwarding",
+    "is_closed",
 ]

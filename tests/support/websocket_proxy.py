@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import trio
 from websocket_peer import SETTINGS, Counted
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_in_thread
 
 from trioproxy.net.prefixed import PrefixedStream
+from trioproxy.net.tls import accept_tls
 from trioproxy.proxy.closer import Closer, Ended
 from trioproxy.proxy.tunnel import forward_bytes
 from trioproxy.proxy.websocket import forward_messages
@@ -34,6 +38,7 @@ class WebSocketProxy:
     mode: Mode
     backend_port: int
     settings: dict[str, float]
+    tls: ssl.SSLContext | None = None
     port: int = 0
     closers: list[Closer] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
@@ -41,10 +46,10 @@ class WebSocketProxy:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/"
+        return f"{'wss' if self.tls else 'ws'}://localhost:{self.port}/"
 
     async def handle(self, stream: trio.SocketStream) -> None:
-        client = PrefixedStream(stream)
+        client = (await accept_tls(stream, self.tls))[0] if self.tls else PrefixedStream(stream)
         backend = PrefixedStream(await trio.open_tcp_stream("127.0.0.1", self.backend_port))
         lines = (await read_head(client)).split(b"\r\n")
         if self.mode == "message":
@@ -69,15 +74,18 @@ class WebSocketProxy:
 
 
 @asynccontextmanager
-async def proxying(backend_port: int, mode: Mode = "message", **settings: float) -> AsyncIterator[WebSocketProxy]:
+async def proxying(
+    backend_port: int, mode: Mode = "message", *, tls: ssl.SSLContext | None = None, **settings: float
+) -> AsyncIterator[WebSocketProxy]:
     """Serve on a free port. At the end, wait for what is still forwarded."""
-    proxy = WebSocketProxy(mode, backend_port, settings)
+    proxy = WebSocketProxy(mode, backend_port, settings, tls)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     proxy.port = listener.socket.getsockname()[1]
     with trio.fail_after(30):
         async with trio.open_nursery() as connections:
+            serve = partial(trio.serve_listeners, handler_nursery=connections)
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(lambda: trio.serve_listeners(proxy.handle, [listener], handler_nursery=connections))
+                await accepting.start(serve, proxy.handle, [listener])
                 yield proxy
                 accepting.cancel_scope.cancel()
 
@@ -87,7 +95,7 @@ def websockets_server(
     handler: Callable[[ServerConnection], None], *, compression: str | None = "deflate"
 ) -> Iterator[int]:
     """The port of a server of the `websockets` library, in a thread of its own."""
-    with serve(handler, "127.0.0.1", 0, compression=compression, max_size=None, ping_interval=None) as server:
+    with serve_in_thread(handler, "127.0.0.1", 0, compression=compression, max_size=None, ping_interval=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

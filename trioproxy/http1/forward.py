@@ -29,23 +29,32 @@ FORWARDED = frozenset(
         b"x-forwarded-prefix",
     }
 )
-# A client may not have these removed by naming them in Connection: what is behind us relies on them.
+# A client may not have these removed by naming them in Connection: what is behind us relies on them, and also on
+# whatever else begins with X-Forwarded-.
 PROTECTED = FORWARDED | {b"host", b"content-length", b"authorization", b"cookie", b"x-request-id"}
 # RFC 9110 §6.5.1: fields of framing, routing, authentication and request control have no place in trailers.
-NOT_IN_TRAILERS = (
-    HOP_BY_HOP
-    | PROTECTED
-    | {b"trailer", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"expect", b"range", b"te"}
-)
+NOT_IN_TRAILERS = HOP_BY_HOP | {
+    b"trailer",
+    b"set-cookie",
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+    b"expect",
+    b"range",
+}
 REQUEST_ID = b"x-request-id"
-REPLACED = FORWARDED | {REQUEST_ID}  # by our own
+_ALWAYS_DROPPED = HOP_BY_HOP | FORWARDED | {REQUEST_ID}  # from requests; some are replaced by our own
 _KEPT_IN_RESPONSES = frozenset({b"content-length", b"set-cookie"})
 
 
-def _hop_by_hop(head: RequestHead | ResponseHead, protected: frozenset[bytes]) -> frozenset[bytes]:
-    """The fixed set, and what Connection declares to be for this hop only, less the protected ones."""
+def _named(head: RequestHead | ResponseHead) -> list[bytes]:
+    """What Connection declares to be for this hop only."""
     lines = head.special.get(b"connection")
-    return HOP_BY_HOP | (set(split_list(lines)) - protected) if lines else HOP_BY_HOP
+    return split_list(lines) if lines else []
+
+
+def _is_protected(name: bytes) -> bool:
+    return name in PROTECTED or name.startswith(b"x-forwarded-")
 
 
 def request_head(
@@ -62,18 +71,19 @@ def request_head(
     """The head for the backend, as bytes.
 
     `backend` is the backend's host:port, for want of a Host. `prefix` is what was stripped from the path (empty:
-    nothing). `upgrade` is the Upgrade field to send.
+    nothing). `upgrade` holds the protocols to offer, in lower case; they are sent in the client's spelling.
     `extensions`: whether Sec-WebSocket-Extensions go on.
     """
-    drop = _hop_by_hop(head, PROTECTED) | REPLACED
+    drop = _ALWAYS_DROPPED.union(name for name in _named(head) if not _is_protected(name))
     if b"expect" in head.special and not head.expect_continue:
         drop |= {b"expect"}
     if not extensions:
         drop |= {b"sec-websocket-extensions"}
     fields: Fields = [field for field in head.fields if field[0] not in drop]
+    host = head.authority or backend
     if b"host" not in head.special:
         # An HTTP/1.0 client may leave Host out; what we send is HTTP/1.1, where it is required.
-        fields.insert(0, make_field(b"Host", head.authority or backend))
+        fields.insert(0, make_field(b"Host", host))
     if head.framing.coding is Coding.CHUNKED:
         fields.append(make_field(b"Transfer-Encoding", b"chunked"))
     hop: list[bytes] = []
@@ -81,13 +91,13 @@ def request_head(
         fields.append(make_field(b"TE", b"trailers"))
         hop.append(b"TE")
     if upgrade is not None:
-        fields.append(make_field(b"Upgrade", upgrade))
+        fields.append(make_field(b"Upgrade", _as_spelled(head, upgrade)))
         hop.append(b"Upgrade")
     if hop:
         fields.append(make_field(b"Connection", b", ".join(hop)))
     fields.append(make_field(b"X-Forwarded-For", ", ".join(origin.chain).encode()))
     fields.append(make_field(b"X-Forwarded-Proto", origin.scheme.encode()))
-    fields.append(make_field(b"X-Forwarded-Host", origin.host))
+    fields.append(make_field(b"X-Forwarded-Host", origin.host or host))
     fields.append(make_field(b"X-Forwarded-Port", b"%d" % origin.port))
     if origin.prefix or prefix:
         fields.append(make_field(b"X-Forwarded-Prefix", origin.prefix + prefix))
@@ -95,9 +105,16 @@ def request_head(
     return write(b"%b %b HTTP/1.1" % (head.method, target), fields)
 
 
+def _as_spelled(head: RequestHead | ResponseHead, protocols: bytes) -> bytes:
+    """These protocols in the spelling of the head's Upgrade field: not everyone compares them as RFC 9110 §7.8 says."""
+    wanted = protocols.split(b", ")
+    listed = [part.strip(b" \t") for line in head.special[b"upgrade"] for part in line.split(b",")]
+    return b", ".join(protocol for protocol in listed if protocol.lower() in wanted)
+
+
 def response_fields(head: ResponseHead) -> Fields:
     """The fields of a backend's response that go to the client, before framing and our own are added."""
-    drop = _hop_by_hop(head, _KEPT_IN_RESPONSES)
+    drop = HOP_BY_HOP.union(name for name in _named(head) if name not in _KEPT_IN_RESPONSES)
     fields = [field for field in head.fields if field[0] not in drop]
     if head.framing.coding is Coding.NONE and (head.status < 200 or head.status == 204):
         return [field for field in fields if field[0] != b"content-length"]  # RFC 9110 §8.6 forbids it there
@@ -131,15 +148,16 @@ def informational_head(head: ResponseHead) -> bytes:
 
 
 def switching_head(head: ResponseHead, *, upgrade: bytes, request_id: bytes) -> bytes:
-    """A 101 as it goes to the client."""
+    """A 101 as it goes to the client. `upgrade` is the protocol, in lower case; the backend's spelling is kept."""
     fields = response_fields(head)
-    fields.append(make_field(b"Upgrade", upgrade))
+    fields.append(make_field(b"Upgrade", _as_spelled(head, upgrade)))
     fields.append(make_field(b"Connection", b"Upgrade"))
     if REQUEST_ID not in head.special:
         fields.append(make_field(b"X-Request-Id", request_id))
     return write(b"HTTP/1.1 101 %b" % (head.reason or b"Switching Protocols"), fields)
 
 
-def trailers(fields: Fields) -> Fields:
-    """The trailers that may be passed on."""
-    return [field for field in fields if field[0] not in NOT_IN_TRAILERS]
+def trailers(fields: Fields, head: RequestHead | ResponseHead | None = None) -> Fields:
+    """The trailers that may be passed on, of a message with this head: its Connection may name some of them."""
+    drop = NOT_IN_TRAILERS.union(_named(head)) if head is not None else NOT_IN_TRAILERS
+    return [field for field in fields if field[0] not in drop and not _is_protected(field[0])]

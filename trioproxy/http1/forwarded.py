@@ -1,8 +1,8 @@
 """Who the client is, and what the backend is told about it (X-Forwarded-*; RFC 7239 for what is read).
 
-The rule: only a peer inside the trusted networks is believed. X-Forwarded-For is walked from the right through
-trusted addresses to the first one that is not; that is the client, and whatever stands left of it was written by
-the client itself and is dropped.
+The rule: only a peer inside the trusted networks is believed. X-Forwarded-For, or else Forwarded, is walked from the
+right through trusted addresses to the first one that is not; that is the client, and whatever stands left of it was
+written by the client itself and is dropped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 MAX_HOPS = 32
 
+_PORT = re.compile(rb"0*[1-9][0-9]{0,4}")
 _PREFIX = re.compile(rb"(?:/[!$-.0-;=@-_a-z~]+){1,16}")  # an encoded path without a query, not "//host"
-
-_FORWARDED_FOR = re.compile(r'(?:^|[;\s])for="?(\[[^\]]*\]|[^";,\s:]+)(?::\d+)?"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,15 @@ class Origin:
     host: bytes  # Host as the client sent it
     port: int
     prefix: bytes = b""  # what a trusted proxy in front stripped from the path
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What one proxy on the way says of who connected to it; empty where it says nothing."""
+
+    address: str
+    scheme: bytes = b""
+    host: bytes = b""
 
 
 @lru_cache(maxsize=4096)
@@ -77,17 +85,16 @@ def find_origin(
     peer_text = str(address) if address is not None else "127.0.0.1"
     if not (local_peer or inside(address, trusted)):
         return Origin(peer_text, (peer_text,), scheme, authority, _port(authority, scheme))
-    client, hops = _walk(_claimed_chain(special), trusted)
-    if client is None:
-        client, hops = peer_text, []
-    chain = (client, *hops) if client == peer_text and not hops else (client, *hops, peer_text)
-    claimed_scheme = _last(special, b"x-forwarded-proto").lower()
+    claim, walked = _walk(_claims(special), trusted)
+    client = walked[0] if walked else peer_text
+    chain = (peer_text,) if walked in ([], [peer_text]) else (*walked, peer_text)
+    claimed_scheme = (_last(special, b"x-forwarded-proto") or claim.scheme).lower()
     if claimed_scheme in (b"http", b"https", b"ws", b"wss"):
         scheme = "https" if claimed_scheme in (b"https", b"wss") else "http"
-    claimed_host = _last(special, b"x-forwarded-host")
+    claimed_host = _last(special, b"x-forwarded-host") or claim.host
     host = claimed_host if claimed_host and valid_host(claimed_host) else authority
     claimed_port = _last(special, b"x-forwarded-port")
-    port = int(claimed_port) if claimed_port.isdigit() and len(claimed_port) <= 5 else _port(host, scheme)
+    port = int(claimed_port) if _PORT.fullmatch(claimed_port) else _port(host, scheme)
     claimed_prefix = _last(special, b"x-forwarded-prefix").rstrip(b"/")
     prefix = claimed_prefix if _PREFIX.fullmatch(claimed_prefix) else b""
     return Origin(client, chain, scheme, host, port, prefix)
@@ -99,32 +106,39 @@ def _last(special: dict[bytes, list[bytes]], name: bytes) -> bytes:
     return lines[-1].rpartition(b",")[2].strip() if lines else b""
 
 
-def _claimed_chain(special: dict[bytes, list[bytes]]) -> list[str]:
+def _claims(special: dict[bytes, list[bytes]]) -> list[_Claim]:
+    """What is claimed, the proxy next to us last."""
     lists = special.get(b"x-forwarded-for")
     if lists:
-        return [item for line in lists for item in line.decode("latin-1").split(",")][-MAX_HOPS:]
-    found: list[str] = []
-    for line in special.get(b"forwarded", []):
-        for element in line.decode("latin-1").split(","):
-            match = _FORWARDED_FOR.search(element)
-            found.append(match[1] if match else "unknown")
-    return found[-MAX_HOPS:]
+        return [_Claim(item) for line in lists for item in line.decode("latin-1").split(",")][-MAX_HOPS:]
+    # Split at every comma, quoted or not: a trusted proxy quotes none, and a quotation mark that the client left
+    # open must not swallow what the proxies wrote behind it.
+    return [_element(item) for line in special.get(b"forwarded", []) for item in line.split(b",")][-MAX_HOPS:]
 
 
-def _walk(claimed: list[str], trusted: Networks) -> tuple[str | None, list[str]]:
-    hops: list[str] = []
-    client: str | None = None
-    for item in reversed(claimed):
-        address = parse_address(item)
+def _element(element: bytes) -> _Claim:
+    """One element of Forwarded (RFC 7239 §4)."""
+    found: dict[bytes, bytes] = {}
+    for pair in element.split(b";"):
+        name, _, value = pair.partition(b"=")
+        found[name.strip().lower()] = value.strip().strip(b'"')
+    return _Claim(found.get(b"for", b"").decode("latin-1"), found.get(b"proto", b""), found.get(b"host", b""))
+
+
+def _walk(claims: list[_Claim], trusted: Networks) -> tuple[_Claim, list[str]]:
+    """The claim about the client, and the addresses from it to the one that connected to our peer."""
+    walked: list[str] = []
+    believed = _Claim("")
+    for claim in reversed(claims):
+        believed = claim  # a trusted proxy wrote it: our peer, or the one the last step led to
+        address = parse_address(claim.address)
         if address is None:
             # "unknown" or junk: whoever wrote it did not tell us who came before, so the last known one is it.
             break
-        if client is not None:
-            hops.insert(0, client)
-        client = str(address)
+        walked.insert(0, str(address))
         if not inside(address, trusted):
             break
-    return client, hops
+    return believed, walked
 
 
 def _port(authority: bytes, scheme: str) -> int:

@@ -18,8 +18,9 @@ MAX_CHUNK_LINE = 1024  # size and extensions; nobody is known to send more than 
 MAX_TRAILER_BYTES = 16 * 1024
 MAX_TRAILERS = 128
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?)[ \t]*")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")
+# Blanks around the value are cut off afterwards: an expression that does it would try every way of sharing them out.
+_FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 
 
 class MalformedBody(TrioproxyError):
@@ -160,7 +161,7 @@ class ChunkedBody(Body):
         if self._part is _Part.DATA_END and line != b"\r":
             raise MalformedBody("chunk data is not followed by CRLF")
         limit = MAX_TRAILER_BYTES if self._part is _Part.TRAILER else MAX_CHUNK_LINE
-        if len(line) > limit:
+        if len(line) > limit + 1:  # with the CR of its end
             raise MalformedBody("a chunk line or trailer is too long")
         if b"\r" in line[:-1]:
             raise MalformedBody("a chunk line has a bare CR")
@@ -194,10 +195,10 @@ class ChunkedBody(Body):
 
 def parse_field_line(line: bytes) -> Field:
     """One field line without its CRLF. Raises MalformedBody when it is not one (RFC 9112 §5)."""
-    found = FIELD_LINE.fullmatch(line)
+    found = _FIELD_LINE.fullmatch(line)
     if found is None:
         raise MalformedBody("a trailer is malformed")
-    return (found[1].lower(), found[1], found[2])
+    return (found[1].lower(), found[1], found[2].strip(b" \t"))
 
 
 def open_body(framing: Framing) -> Body:

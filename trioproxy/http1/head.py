@@ -13,20 +13,30 @@ from trioproxy.http1.framing import Framing
 # so that a client speaking something else (TLS, HTTP/0.9 …) has its answer at once and not at the deadline.
 _NEVER_IN_A_HEAD = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/1\.[0-9]")
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
+STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
 
 
 class HeadBuffer:
-    """Collects bytes until a head is complete. Refuses what can no longer become one as early as it can tell."""
+    """Collects bytes until a head is complete. Refuses what can no longer become one as early as it can tell.
+
+    `limit` is in bytes. `empty_line`: whether one may come first, as before a request (RFC 9112 §2.2).
+    """
 
     def __init__(
-        self, limit: int, *, first_line: re.Pattern[bytes], too_large: type[ProxyError], malformed: type[ProxyError]
+        self,
+        limit: int,
+        *,
+        first_line: re.Pattern[bytes],
+        too_large: type[ProxyError],
+        malformed: type[ProxyError],
+        empty_line: bool = False,
     ) -> None:
         self.rest = b""  # what came after the head
         self._data = b""
         self._limit = limit
         self._first_line = first_line
         self._line_checked = False
+        self._empty_line = empty_line  # not yet seen, and may still come
         self._too_large = too_large
         self._malformed = malformed
 
@@ -42,10 +52,12 @@ class HeadBuffer:
         """
         scan_from = max(0, len(self._data) - 3)
         received = self._data + data if self._data else data
-        if not self._line_checked and received.startswith(b"\r\n"):
-            # One empty line may come before a request (RFC 9112 §2.2); old clients send it after a POST.
-            received = received[2:]
-            scan_from = 0
+        if self._empty_line and len(received) > 1:
+            # Old clients send one after the body of a POST. Only one, or a client could go on with them for ever.
+            self._empty_line = False
+            if received.startswith(b"\r\n"):
+                received = received[2:]
+                scan_from = 0
         end = received.find(b"\r\n\r\n", scan_from)
         if end >= 0:
             if end + 4 > self._limit:

@@ -13,6 +13,7 @@ go through a fresh h11 connection each.
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 
 import h11
 
@@ -26,7 +27,7 @@ _FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)*)"
 # RFC 9112 §5.2 lets a proxy unfold folded lines of a response; the odd lane does, through h11.
 _FOLDED_FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n(?:[ \t][\t -~\x80-\xff]*\r\n)*)*)"
 _REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([0-9])\r\n" + _FIELDS + rb"\r\n")
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n" + _FOLDED_FIELDS + rb"\r\n")
+_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n" + _FOLDED_FIELDS + rb"\r\n")
 _FIELD = re.compile(rb"([^:\r]+):[ \t]*([^\r]*)\r\n")
 _FOLD = re.compile(rb"\r\n[ \t]")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -34,7 +35,7 @@ _DIGITS = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 # RFC 3986 §3.2: reg-name or IPv4 (unreserved, sub-delims, escapes), or a bracketed IP literal, and a port.
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
+    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
 )
 _HEX_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
@@ -77,7 +78,7 @@ def parse_request(raw: bytes, *, header_count: int) -> RequestHead:
         _ask_h11(raw, h11.Connection(h11.SERVER, max_incomplete_event_size=len(raw) + 1), BadRequest)
     if method in _REFUSED_METHODS:
         raise BadRequest(f"the method {method.decode()} is not served here", status=405, headers=(_ALLOW,))
-    framing = _request_framing(special, http11=http11)
+    framing = _request_framing(fields, special, block, http11=http11)
     path, query, authority = _split_target(method, target, special, http11=http11)
     connection = split_list(special.get(b"connection", _NONE))
     expect = split_list(special.get(b"expect", _NONE))
@@ -115,7 +116,7 @@ def parse_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseH
         fields, special = _split(block)
     if len(fields) > header_count:
         raise UpstreamProtocol(f"the backend's response head has more than {header_count} fields")
-    http11 = minor == b"1"
+    http11 = minor != b"0"
     connection = split_list(special.get(b"connection", _NONE))
     return ResponseHead(
         status=status,
@@ -131,12 +132,21 @@ def parse_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseH
 
 def valid_host(value: bytes) -> bool:
     """Whether a Host field value or authority is a host with an optional port (RFC 3986 §3.2)."""
-    return _HOST.fullmatch(value) is not None
+    found = _HOST.fullmatch(value)
+    return found is not None and (found[1] is None or _is_ipv6(found[1]))
 
 
 def bad_escape(path: bytes) -> bool:
     """Whether a "%" is not followed by two hex digits."""
     return _HEX_ESCAPE.search(path) is not None
+
+
+def _is_ipv6(literal: bytes) -> bool:
+    try:
+        IPv6Address(literal.decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def _split(block: bytes) -> tuple[Fields, dict[bytes, list[bytes]]]:
@@ -176,8 +186,7 @@ def _h11_client(status: int) -> h11.Connection:
 
 
 def _why_malformed(raw: bytes) -> str:
-    line_end = raw.index(b"\r\n")
-    parts = raw[:line_end].split(b" ")
+    parts = raw.partition(b"\r\n")[0].split(b" ")
     if len(parts) != 3:
         return "the request line is not: method, target, version, with one space between"
     if not _VERSION.fullmatch(parts[2]) or not parts[2].startswith(b"HTTP/1."):
@@ -189,7 +198,7 @@ def _why_malformed(raw: bytes) -> str:
     return "the method or a header line is malformed"
 
 
-def _request_framing(special: dict[bytes, list[bytes]], *, http11: bool) -> Framing:
+def _request_framing(fields: Fields, special: dict[bytes, list[bytes]], block: bytes, *, http11: bool) -> Framing:
     # RFC 9112 §6.3, without its leniency towards repeated and listed lengths.
     lengths = special.get(b"content-length")
     codings = special.get(b"transfer-encoding")
@@ -205,10 +214,17 @@ def _request_framing(special: dict[bytes, list[bytes]], *, http11: bool) -> Fram
         return NO_BODY
     if len(lengths) != 1:
         raise BadRequest("Content-Length is given more than once")
-    if not _DIGITS.fullmatch(lengths[0]):
+    if not _DIGITS.fullmatch(lengths[0]) or _has_padded_length(block, fields):
         raise BadRequest("Content-Length is not a number")
     length = int(lengths[0])
     return Framing(Coding.LENGTH, length) if length else NO_BODY
+
+
+def _has_padded_length(block: bytes, fields: Fields) -> bool:
+    # Blanks behind a length are legal (RFC 9110 §5.5), unheard of, and read differently by different parsers.
+    name = next(name for lower, name, _ in fields if lower == b"content-length")
+    start = (b"\n" + block).index(b"\n" + name + b":")
+    return block[block.index(b"\r\n", start) - 1] in b" \t"
 
 
 def _response_framing(status: int, special: dict[bytes, list[bytes]], *, method: bytes, http11: bool) -> Framing:
@@ -247,12 +263,12 @@ def _split_target(
             raise BadRequest('the target "*" is for OPTIONS only')
         return b"*", b"", authority
     if not target.startswith(b"/"):
-        authority, target = _split_absolute(target, authority)
+        authority, target = _split_absolute(method, target, authority)
     path, mark, query = target.partition(b"?")
     return path, mark + query, authority
 
 
-def _split_absolute(target: bytes, host: bytes) -> tuple[bytes, bytes]:
+def _split_absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
     found = _ABSOLUTE.fullmatch(target)
     if found is None:
         raise BadRequest("the target is neither a path nor an http URL")
@@ -263,6 +279,8 @@ def _split_absolute(target: bytes, host: bytes) -> tuple[bytes, bytes]:
         raise BadRequest("the target's authority differs from Host")
     if not valid_host(authority):
         raise BadRequest("the target's authority is not a host name with an optional port")
+    if not rest and method == b"OPTIONS":
+        return authority, b"*"  # RFC 9112 §3.2.4
     return authority, rest if rest.startswith(b"/") else b"/" + rest
 
 

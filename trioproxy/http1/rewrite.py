@@ -13,7 +13,8 @@ from trioproxy.http1.fields import Field, Fields
 
 _MAPPED = frozenset({b"location", b"content-location", b"refresh", b"set-cookie"})
 _URL = re.compile(rb"((?:[hH][tT][tT][pP][sS]?:)?//)([^/?#]*)(.*)", re.DOTALL)
-_REFRESH = re.compile(rb"(\s*[0-9.]*\s*[;,]\s*(?:[uU][rR][lL]\s*=\s*)?)([\"']?)(.*?)(\2\s*)", re.DOTALL)
+# The seconds, a separator, maybe "url=". Possessive, since a backend must not be able to make it look back for long.
+_REFRESH = re.compile(rb"[0-9.]*+(?:[ \t]*+[;,]|[ \t])[ \t]*+(?:[uU][rR][lL][ \t]*+=[ \t]*+)?+")
 _COOKIE_PATH = re.compile(rb"(;[ \t]*[pP][aA][tT][hH][ \t]*=[ \t]*)(/[^;]*)")
 
 
@@ -59,12 +60,19 @@ class Mapping:
         return value
 
     def refresh(self, value: bytes) -> bytes:
-        """Map the URL in a Refresh field, after its seconds."""
-        found = _REFRESH.fullmatch(value)
-        return found[1] + found[2] + self.url(found[3]) + found[4] if found else value
+        """Map the URL in a Refresh field, which browsers read as HTML's `<meta http-equiv=refresh>`."""
+        found = _REFRESH.match(value)
+        if found is None:
+            return value
+        start, target = found[0], value[found.end() :]
+        quote = target[:1]
+        if quote not in (b'"', b"'"):
+            return start + self.url(target)
+        target, closing, rest = target[1:].partition(quote)
+        return start + quote + self.url(target) + closing + rest
 
     def cookie(self, value: bytes) -> bytes:
-        """A Set-Cookie field, its Path mapped."""
-        if value.startswith(b"__Host-"):
+        """A Set-Cookie field, its Path mapped; should there be several, browsers take the last one."""
+        if value[:7].lower() == b"__host-":
             return value  # RFC 6265bis §4.1.3.2: valid with Path=/ only, the browser would drop it
-        return _COOKIE_PATH.sub(lambda found: found[1] + self.path(found[2]), value, count=1)
+        return _COOKIE_PATH.sub(lambda found: found[1] + self.path(found[2]), value)

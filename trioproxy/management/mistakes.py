@@ -22,7 +22,13 @@ def mistakes(error: ValidationError, data: Any, model: type[BaseModel]) -> list[
         told = found.setdefault(path, [])
         if message not in told:
             told.append(message)
-    return [Mistake(field=dotted(path), message="; or ".join(messages)) for path, messages in found.items()]
+    # Of a union, the member that nearly fits says it best: what is inside a value explains more than "no boolean".
+    outer = {path[:length] for path in found for length in range(len(path))}
+    return [
+        Mistake(field=dotted(path), message="; or ".join(messages))
+        for path, messages in found.items()
+        if path not in outer
+    ]
 
 
 def dotted(path: Iterable[str | int]) -> str:

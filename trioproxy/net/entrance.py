@@ -15,7 +15,7 @@ from trioproxy.net.peer import UNIX, Address, Peer, plain_host, socket_addresses
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.proxy_protocol import HEADER_MAX_BYTES, Header, MalformedHeader, parse
 from trioproxy.net.stream import set_keepalive
-from trioproxy.net.tls import TlsStream, accept_tls
+from trioproxy.net.tls import TlsStream, accept_tls, why_broken
 from trioproxy.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Entrance:
         except trio.TooSlowError:
             return self._refuse_tls("timeout", "too slow")
         except trio.BrokenResourceError as exc:
-            return self._refuse_tls("failed", str(exc.__cause__ or exc))
+            return self._refuse_tls("failed", why_broken(exc))
         self._metrics.tls_handshakes["ok"] += 1
         return encrypted
 

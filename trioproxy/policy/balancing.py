@@ -36,6 +36,7 @@ class SmoothWeighted:
     def choose(self, candidates: Sequence[C]) -> C | None:
         """The next one, or None of none. Ties go to the first in order."""
         if len(candidates) <= 1:
+            self._credit.clear()
             return candidates[0] if candidates else None
         heavy = [candidate for candidate in candidates if candidate.weight > 0] or candidates
         total = 0

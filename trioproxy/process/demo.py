@@ -103,7 +103,9 @@ async def _answer(connection: h11.Connection, stream: PrefixedStream, request: h
     payload = body.encode()
     headers = [("Content-Type", kind), ("Content-Length", str(len(payload))), ("Cache-Control", "no-store")]
     data = h11.Data(data=b"" if request.method == b"HEAD" else payload)
-    await _send(connection, stream, h11.Response(status_code=200, reason=b"OK", headers=headers), data, h11.EndOfMessage())
+    await _send(
+        connection, stream, h11.Response(status_code=200, reason=b"OK", headers=headers), data, h11.EndOfMessage()
+    )
 
 
 async def _send(connection: h11.Connection, stream: PrefixedStream, *events: h11.Event) -> None:

@@ -66,9 +66,9 @@ def _how(route: Route, match: Any, authority: str | None) -> str:
     prefix = match.prefix.decode("ascii") if not isinstance(match, AddSlash) else ""
     if prefix:
         return f"The path below {prefix}"
-    if route.host and authority and route.host == authority.lower().rpartition(":")[0].rstrip("."):
+    if route.host and authority and route.host == authority.lower().partition(":")[0].rstrip("."):
         return f"The host name {route.host}"
-    return "The address"
+    return "The path"
 
 
 def _known(backend: Backend, route: Route, report: Report) -> BackendInfo | None:

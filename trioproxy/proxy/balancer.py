@@ -7,11 +7,11 @@ route.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trioproxy.control.messages import AdminState, BackendInfo, BackendState
-from trioproxy.errors import NoBackend, ProxyError, Side
+from trioproxy.errors import NoBackend, ProxyError, Retry, Side
 from trioproxy.policy.balancing import SmoothWeighted
 from trioproxy.routing.route import Backend, Route, RouteKey
 from trioproxy.routing.table import Table
@@ -53,6 +53,8 @@ class RouteStats:
 
     route: Route
     backends: dict[str, BackendStats] = field(default_factory=dict[str, BackendStats])
+    leaving: list[BackendStats] = field(default_factory=list[BackendStats])  # removed, and still in use
+    removed: bool = False  # the table does not have the route any more
     chooser: SmoothWeighted = field(default_factory=SmoothWeighted)
     requests: int = 0
     bytes: int = 0
@@ -60,25 +62,30 @@ class RouteStats:
     last_activity: float = 0.0  # seconds since the epoch
 
     def update(self, route: Route) -> None:
-        """Take over a new definition; what is known of kept backends stays."""
+        """Take over a new definition; what is known of kept backends stays, and of one that comes back while in use."""
+        self.removed = False
         if route is self.route and self.backends:
             return
         self.route = route
-        kept: dict[str, BackendStats] = {}
+        known = {(one.id, one.backend.key): one for one in (*self.leaving, *self.backends.values())}
+        self.backends = {}
         for backend in route.backends:
-            stats = self.backends.get(backend.id)
-            if stats is None or stats.backend.key != backend.key:
-                stats = BackendStats(backend)
+            stats = known.pop((backend.id, backend.key), None) or BackendStats(backend)
             stats.backend = backend
-            kept[backend.id] = stats
-        self.backends = kept
+            self.backends[backend.id] = stats
+        self.leaving = [one for one in known.values() if one.in_flight]
+
+    def in_use(self) -> Iterator[Backend]:
+        """The backends that serve something now, also those that the route does not have any more."""
+        for one in (*self.backends.values(), *self.leaving):
+            if one.in_flight:
+                yield one.backend
 
 
 @dataclass(slots=True)
 class Lease:
-    """A backend chosen for one try. `release` exactly once."""
+    """A backend chosen for one try: `served` or `failed` when it came to an end, and `release` exactly once."""
 
-    route: RouteStats
     stats: BackendStats
 
     @property
@@ -86,15 +93,20 @@ class Lease:
         """Whom to connect to."""
         return self.stats.backend
 
-    def release(self, error: ProxyError | None) -> None:
-        """The try is over. Only the backend's own faults count against it."""
-        self.stats.in_flight -= 1
-        if error is None:
-            self.stats.failures = 0
-        elif error.side is Side.UPSTREAM:
+    def served(self) -> None:
+        """The backend did its part."""
+        self.stats.failures = 0
+
+    def failed(self, error: ProxyError) -> None:
+        """Remember an error that is the backend's own fault; hanging up an idle connection is none."""
+        if error.side is Side.UPSTREAM and error.retry is not Retry.REUSED:
             self.stats.failures += 1
             self.stats.last_error = f"{error.code}: {error.detail}"
             self.stats.last_error_at = time.time()
+
+    def release(self) -> None:
+        """The try is over, however it ended."""
+        self.stats.in_flight -= 1
 
 
 class Balancer:
@@ -111,6 +123,19 @@ class Balancer:
         stats.update(route)
         return stats
 
+    def enter(self, route: Route) -> RouteStats:
+        """A request of the route begins. `leave` when it has ended."""
+        stats = self.route(route)
+        stats.requests += 1
+        stats.in_flight += 1
+        return stats
+
+    def leave(self, stats: RouteStats) -> None:
+        """A request of the route has ended; after the last one of a removed route nothing is left of it."""
+        stats.in_flight -= 1
+        if stats.removed and not stats.in_flight:
+            del self._routes[stats.route.key]
+
     def pick(self, stats: RouteStats, tried: Iterable[str] = ()) -> Lease:
         """Choose a backend that is not among `tried`. Raises NoBackend."""
         usable = [one for one in stats.backends.values() if one.admin == "enabled" and one.id not in tried]
@@ -122,15 +147,17 @@ class Balancer:
             raise NoBackend(reason, retry_after=RETRY_AFTER)
         chosen.in_flight += 1
         chosen.requests += 1
-        return Lease(stats, chosen)
+        return Lease(chosen)
 
     def forget(self, table: Table) -> None:
-        """Drop the state of routes that the table no longer has and nobody uses any more."""
+        """Drop the state of routes that the table no longer has, once nobody uses them any more."""
         for key, stats in list(self._routes.items()):
             route = table.get(key)
             if route is not None:
                 stats.update(route)
-            elif not stats.in_flight:
+            elif stats.in_flight:
+                stats.removed = True
+            else:
                 del self._routes[key]
 
     def set_admin(self, route: Route, backend_id: str, state: AdminState) -> bool:

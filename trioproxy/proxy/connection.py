@@ -32,7 +32,7 @@ from trioproxy.http1.reply import error_reply, redirect_reply
 from trioproxy.net.clock import deadline_after
 from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
-from trioproxy.net.stream import abort
+from trioproxy.net.stream import abort, is_readable
 from trioproxy.observe.access_log import RequestRecord
 from trioproxy.observe.metrics import method_label
 from trioproxy.policy.access import check_access
@@ -44,6 +44,7 @@ from trioproxy.proxy.request import Request
 from trioproxy.proxy.router import AddSlash, Match
 
 READ_BYTES = 64 * 1024
+DRAINING = "this worker is shutting down; connect again"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
 
@@ -60,6 +61,7 @@ class Connection:
         self._client = Client(stream, peer)
         self._live = LiveConnection(plane.ids.make(), peer)
         self._listener = next((one for one in plane.config.listeners if one.name == peer.listener), None)
+        self._unread = False  # the last request leaves bytes behind that came or are still coming
 
     async def serve(self) -> None:
         """Serve requests until either side is done. Expected failures end it; only bugs and Cancelled leave it."""
@@ -68,6 +70,8 @@ class Connection:
             with self._live.scope:
                 while await self._serve_one():
                     pass
+                if self._unread:
+                    await self._client.linger(self._plane.config.timeouts.close)
         finally:
             self._plane.live.remove(self._live)
 
@@ -81,6 +85,7 @@ class Connection:
             found = await self._read_head(record)
         except ProxyError as error:
             self._live.record = record
+            self._unread = True
             try:
                 return await self._fail(error, record, None)
             finally:
@@ -97,7 +102,11 @@ class Connection:
         config = self._plane.config
         timeouts = config.timeouts
         buffer = HeadBuffer(
-            config.limits.head_bytes, first_line=REQUEST_LINE, too_large=HeadTooLarge, malformed=BadRequest
+            config.limits.head_bytes,
+            first_line=REQUEST_LINE,
+            too_large=HeadTooLarge,
+            malformed=BadRequest,
+            empty_line=True,
         )
         idle = timeouts.keep_alive if self._live.requests else timeouts.head
         raw: bytes | None = None
@@ -109,22 +118,26 @@ class Connection:
                     data = bytes(await self._stream.receive_some(READ_BYTES))
                     if not data:
                         return None  # also inside a head: nobody is there to be told
-                    if not buffer.started:
-                        # From here on the client may count on an answer: a drain waits for it.
-                        self._plane.drain.spare(scope)
-                        scope.deadline = deadline_after(timeouts.head)
+                    begins = not buffer.started
+                    if begins:
                         record.started_at = time.time()
                         record.began = trio.current_time()
                     raw = buffer.feed(data)
+                    if raw is None and begins and buffer.started:
+                        # From here on the client may count on an answer: a drain waits for it.
+                        self._plane.drain.spare(scope)
+                        scope.deadline = deadline_after(timeouts.head)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         finally:
             self._plane.drain.spare(scope)
-        if raw is None:
-            if buffer.started:
-                raise HeadTimeout(f"the request head was not complete within {timeouts.head:g} s")
+        if raw is not None:
+            return raw, buffer.rest
+        if not buffer.started:
             return None
-        return raw, buffer.rest
+        if trio.current_time() < scope.deadline:  # a drain began in the instant in which the first byte came
+            raise Draining(DRAINING, retry_after=1)
+        raise HeadTimeout(f"the request head was not complete within {timeouts.head:g} s")
 
     # --- one request -----------------------------------------------------------------------------------
 
@@ -143,7 +156,10 @@ class Connection:
                 log.exception("a request met a bug", extra={"request_id": record.id})
                 keep = await self._fail(InternalError("trioproxy met a bug; its log says more"), record, request)
             ended = True
-            return keep and not self._plane.drain.active
+            if keep and not self._plane.drain.active:
+                return True
+            self._unread = request is None or not request.body.done or is_readable(self._stream)
+            return False
         finally:
             if not ended:
                 record.error = record.error or self._live.end_error or "aborted"
@@ -190,26 +206,22 @@ class Connection:
         if isinstance(found, AddSlash):
             return await self._redirect(request, request.origin.prefix + found.location)
         if head.upgrade and plane.drain.active:
-            raise Draining("this worker is shutting down; connect again", retry_after=1)
+            raise Draining(DRAINING, retry_after=1)
         return await self._exchange(request, found)
 
     async def _exchange(self, request: Request, match: Match) -> bool:
         record = request.record
-        stats = self._plane.balancer.route(match.route)
-        stats.requests += 1
-        stats.in_flight += 1
+        stats = self._plane.balancer.enter(match.route)
         stats.last_activity = record.started_at
         self._live.route = stats
         try:
             outcome = await Exchange(self._plane, self._client, request, match, stats, self._live).run()
+            return outcome.keep_client
         finally:
             self._live.route = None
-            stats.in_flight -= 1
             stats.bytes += record.bytes_in + record.bytes_out
             stats.last_activity = time.time()
-        if not request.body.done:
-            await self._client.linger(self._plane.config.timeouts.close)
-        return outcome.keep_client
+            self._plane.balancer.leave(stats)
 
     def _https_url(self, head: RequestHead) -> bytes:
         if not head.authority:
@@ -254,8 +266,6 @@ class Connection:
             await self._client.send(reply)
         if scope.cancelled_caught:
             raise ClientGone("the client did not take its answer")
-        if request is None or not request.body.done:
-            await self._client.linger(self._plane.config.timeouts.close)
 
     def _finish(self, record: RequestRecord) -> None:
         record.total_seconds = trio.current_time() - record.began

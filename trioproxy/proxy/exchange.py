@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioproxy.errors import NoBackend, ProxyError, StaleConnection
+from trioproxy.errors import NoBackend, ProxyError, Retry, StaleConnection
 from trioproxy.http1.forward import request_head
 from trioproxy.http1.rewrite import Mapping
 from trioproxy.policy.retry import may_retry
@@ -43,6 +43,9 @@ class Exchange:
                 lease = self._plane.balancer.pick(self._stats, tried)
             except NoBackend as none_left:
                 raise error or none_left from None
+            if error is not None:
+                self._request.record.retries += 1
+                self._plane.metrics.service(self._match.route.service).retries[error.code] += 1
             tries += 1
             try:
                 return await self._lease(lease, fresh=isinstance(error, StaleConnection))
@@ -52,8 +55,6 @@ class Exchange:
                 error = failure
             if not isinstance(error, StaleConnection):  # its backend is fine, only the kept connection was not
                 tried.add(lease.backend.id)
-            self._request.record.retries += 1
-            self._plane.metrics.service(self._match.route.service).retries[error.code] += 1
 
     def _may_retry(self, error: ProxyError, tries: int) -> bool:
         config, own = self._plane.config.retry, self._match.route.retry
@@ -64,20 +65,21 @@ class Exchange:
             method=request.head.method,
             tries=tries,
             attempts=config.attempts if own.attempts is None else own.attempts,
-            body_is_whole=not request.consumed and len(request.early) <= replay_bytes,
+            body_is_whole=not request.consumed and (error.retry is Retry.UNSENT or len(request.early) <= replay_bytes),
         )
 
     async def _lease(self, lease: Lease, *, fresh: bool) -> Outcome:
         self._request.record.backend = lease.backend.id
         self._live.backend_key = lease.backend.key
-        error: ProxyError | None = None
         try:
-            return await self._try(lease, fresh=fresh)
+            outcome = await self._try(lease, fresh=fresh)
+            lease.served()
+            return outcome
         except ProxyError as failure:
-            error = failure
+            lease.failed(failure)
             raise
         finally:
-            lease.release(error)
+            lease.release()
 
     async def _try(self, lease: Lease, *, fresh: bool) -> Outcome:
         pool, record = self._plane.pool, self._request.record

@@ -17,6 +17,11 @@ class FramedSink:
         self._farewell = b""  # our close frame, waiting for its place
         self._muted = False  # it has been sent: nothing may follow
 
+    @property
+    def closing(self) -> bool:
+        """Whether a close frame has been sent, the backend's or ours: what breaks now breaks nothing."""
+        return self._frames.closing or self._muted
+
     async def send_all(self, data: bytes | bytearray) -> None:
         """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it."""
         if self._muted:

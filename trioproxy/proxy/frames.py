@@ -61,11 +61,11 @@ class FrameTracker:
         self._begin(data[start : start + size])
         return self._skip(data, start + size)
 
-    def follow(self, data: bytes | bytearray) -> None:
-        """Follow all frames in `data`."""
-        position, end = 0, len(data)
-        while position < end:
-            position = self.advance(data, position)
+    def follow(self, data: bytes | bytearray, start: int = 0) -> None:
+        """Follow all frames in `data` from `start` on."""
+        end = len(data)
+        while start < end:
+            start = self.advance(data, start)
 
     def _continue(self, data: bytes | bytearray, start: int) -> int:
         head = self._head

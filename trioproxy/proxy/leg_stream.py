@@ -187,10 +187,14 @@ class LegStream(trio.abc.Stream):
             behind = self._frames.advance(data, position)
             if self._frames.message > self._max_message:
                 self.too_big = True
+                self._frames.follow(data, behind)
                 return data[:position]
             position = behind
         return data
 
     async def _discard(self) -> None:
-        while await self._stream.receive_some(PIECE):
-            pass
+        while data := await self._stream.receive_some(PIECE):
+            if self.too_big:  # else nobody has counted, or nobody can
+                self._frames.follow(data)
+                if self._frames.closing:
+                    return

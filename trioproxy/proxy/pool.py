@@ -8,7 +8,7 @@ idle, or closed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -75,6 +75,8 @@ class Pool:
         self._config = config
         self._rooms: dict[str, _Room] = {}
         self._dead: list[Upstream] = []  # the reaper closes them: closing waits, and acquiring must not
+        self._died = trio.Event()
+        self._closed = False
 
     async def acquire(self, backend: Backend, *, connect_seconds: float, fresh: bool = False) -> Upstream:
         """A connection to the backend: kept, or dialled within `connect_seconds`, after queueing if need be.
@@ -84,10 +86,13 @@ class Pool:
         """
         config = self._config()
         room = self._rooms.setdefault(backend.key, _Room())
+        dead: list[Upstream] = []
         if fresh:
-            self._dead += room.idle
+            dead += room.idle
             room.idle.clear()
-        upstream = room.take_idle(trio.current_time(), self._dead)
+        upstream = room.take_idle(trio.current_time(), dead)
+        if dead:
+            self._bury(dead)
         if upstream is None:
             if not room.waiters and room.may_dial(config):
                 room.dialing += 1
@@ -107,8 +112,8 @@ class Pool:
             if not waiter.event.is_set():
                 room.waiters.remove(waiter)
             elif waiter.granted is not None:  # granted in the instant of the cancellation: the next one gets it
-                room.leased -= 1
-                self._hand_on(room, waiter.granted, config)
+                with trio.move_on_after(1, shield=True):
+                    await self.release(waiter.granted, reuse=True)
             else:
                 room.dialing -= 1
                 room.wake(config)
@@ -116,7 +121,13 @@ class Pool:
         if not waiter.event.is_set():
             room.waiters.remove(waiter)
             raise Overloaded("no connection to this service became free in time", retry_after=OVERLOAD_RETRY_AFTER)
-        return waiter.granted
+        granted = waiter.granted
+        if granted is not None and not granted.usable(trio.current_time()):  # the backend hung up right behind its answer
+            room.leased -= 1
+            room.dialing += 1
+            self._bury([granted])
+            return None
+        return granted
 
     async def _connect(self, room: _Room, backend: Backend, connect_seconds: float) -> Upstream:
         upstream = None
@@ -138,7 +149,7 @@ class Pool:
         config = self._config()
         room = self._rooms[upstream.key]
         room.leased -= 1
-        if reuse:
+        if reuse and not self._closed:
             upstream.park(trio.current_time(), config.idle_timeout)
             self._hand_on(room, upstream, config)
             return
@@ -155,7 +166,11 @@ class Pool:
             return
         room.idle.append(upstream)
         if len(room.idle) > config.idle_per_backend:
-            self._dead.append(room.idle.popleft())
+            self._bury([room.idle.popleft()])
+
+    def _bury(self, dead: Iterable[Upstream]) -> None:
+        self._dead += dead
+        self._died.set()
 
     def _drop_unused(self, key: str, room: _Room) -> None:
         if room.unused:
@@ -164,25 +179,35 @@ class Pool:
     async def reap(self) -> None:
         """Close connections that expired, that backends closed, or that were given up; runs until cancelled."""
         while True:
-            await trio.sleep(REAP_SECONDS)
-            now = trio.current_time()
-            for key, room in list(self._rooms.items()):
-                usable = [one for one in room.idle if one.usable(now)]
-                if len(usable) < len(room.idle):
-                    self._dead += [one for one in room.idle if one not in usable]
-                    room.idle = deque(usable)
-                    room.wake(self._config())
-                self._drop_unused(key, room)
-            while self._dead:
-                await self._dead.pop().close()
+            with trio.move_on_after(REAP_SECONDS):
+                # At once, because a backend that serves one connection at a time waits for this one to end.
+                while True:
+                    await self._died.wait()
+                    await self._close_dead()
+            self._look_around(trio.current_time())
+            await self._close_dead()
+
+    def _look_around(self, now: float) -> None:
+        for key, room in list(self._rooms.items()):
+            usable = [one for one in room.idle if one.usable(now)]
+            if len(usable) < len(room.idle):
+                self._dead += [one for one in room.idle if one not in usable]
+                room.idle = deque(usable)
+                room.wake(self._config())
+            self._drop_unused(key, room)
+
+    async def _close_dead(self) -> None:
+        self._died = trio.Event()
+        while self._dead:
+            await self._dead.pop().close()
 
     async def aclose(self) -> None:
-        """Close every connection that is not leased: the end of a forwarder."""
+        """Close every connection that is not leased, and from now on those that are as they come back."""
+        self._closed = True
         for room in self._rooms.values():
             self._dead += room.idle
             room.idle.clear()
-        while self._dead:
-            await self._dead.pop().close()
+        await self._close_dead()
 
     def statistics(self) -> Counter[str]:
         """Connections now, by state: "idle", "active", "dialing"; and requests "waiting"."""

@@ -93,7 +93,8 @@ class Relay:
         self._sent_at = 0.0
         self._request_sent = False
         self._head_came = False
-        self._continued = False  # a 1xx came: a client that waited for it sends its body now
+        self._continued = False  # a 100 came: a client that waited for it sends its body now
+        self._upload_awaits: _Awaited | None = None  # beside what the download waits for
         self._uploads = False  # a task of its own reads from the client
 
     async def run(self, raw_head: bytes) -> Outcome:
@@ -127,14 +128,15 @@ class Relay:
             self._clock.deadline = deadline
 
     def _timed_out(self) -> ProxyError:
-        what = f"{self._awaited.value} for too long"
-        if self._awaited is _Awaited.CLIENT_TAKES:
+        awaited = self._awaited
+        if awaited is _Awaited.BACKEND_BODY and not self._request_sent and self._upload_awaits is _Awaited.CLIENT_BODY:
+            awaited = _Awaited.CLIENT_BODY  # a backend may wait for the rest of a request before it goes on
+        what = f"{awaited.value} for too long"
+        if awaited is _Awaited.CLIENT_TAKES:
             return ClientGone(what)
-        if self._request.response_begun:
-            return BodyTruncated(what)
-        if self._awaited is _Awaited.CLIENT_BODY:
+        if awaited is _Awaited.CLIENT_BODY:
             return BodyTimeout(what)
-        return ResponseTimeout(what)
+        return BodyTruncated(what) if self._request.response_begun else ResponseTimeout(what)
 
     def _request_is_sent(self) -> None:
         self._request_sent = True
@@ -179,7 +181,7 @@ class Relay:
         try:
             await self._send_up(raw_head + request.early_bytes())
             while not body.done:
-                self._expect_body()
+                self._expect_for_upload(_Awaited.CLIENT_BODY)
                 data = await self._client.receive(size)
                 if not data:
                     raise ClientGone("the client left inside its request body")
@@ -197,20 +199,24 @@ class Relay:
         self._request_is_sent()
         return True
 
-    def _expect_body(self) -> None:
+    async def _send_up(self, data: bytes) -> None:
+        self._expect_for_upload(_Awaited.BACKEND_TAKES)
+        await self._upstream.send(data)
+
+    def _expect_for_upload(self, awaited: _Awaited) -> None:
+        self._upload_awaits = awaited
         if self._head_came:
-            return
-        if self._request.head.expect_continue and not (self._continued or self._request.consumed):
+            self._push(self._waits.stall)  # what is waited for is the download's to say
+        else:
+            self._expect_for_request(awaited)
+
+    def _expect_for_request(self, awaited: _Awaited) -> None:
+        request = self._request
+        promised = request.head.expect_continue and not (self._continued or request.early or request.consumed)
+        if promised and awaited is _Awaited.CLIENT_BODY:  # it is the backend who has to speak (RFC 9110 §10.1.1)
             self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
         else:
-            self._expect(_Awaited.CLIENT_BODY, self._waits.stall)
-
-    async def _send_up(self, data: bytes) -> None:
-        if self._head_came:
-            self._push(self._waits.stall)
-        else:
-            self._expect(_Awaited.BACKEND_TAKES, self._waits.stall)
-        await self._upstream.send(data)
+            self._expect(awaited, self._waits.stall)
 
     # --- down ------------------------------------------------------------------------------------------
 
@@ -250,13 +256,14 @@ class Relay:
             head, rest = await self._read_one_head(rest)
             if not head.informational:
                 return head, rest
-            self._continued = True
-            if self._request_sent:
+            self._continued = self._continued or head.status == 100
+            if self._request.head.http11:
+                self._expect(_Awaited.CLIENT_TAKES, self._waits.stall)
+                await self._client.send(informational_head(head))
+            if self._request_sent or self._upload_awaits is None:
                 self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
             else:
-                self._expect_body()
-            if self._request.head.http11:
-                await self._client.send(informational_head(head))
+                self._expect_for_request(self._upload_awaits)
         raise UpstreamProtocol("the backend sent too many informational responses")
 
     async def _read_one_head(self, data: bytes) -> tuple[ResponseHead, bytes]:

@@ -24,6 +24,13 @@ class Retired:
     key: RouteKey
     backend_key: str | None  # None: the whole route
 
+    def is_back(self, table: Table) -> bool:
+        """Whether this table has it again."""
+        route = table.get(self.key)
+        if route is None:
+            return False
+        return self.backend_key is None or any(backend.key == self.backend_key for backend in route.backends)
+
 
 class Retirement:
     """Remembers what was removed until its grace is over. At most one entry per route or backend in use."""
@@ -35,20 +42,20 @@ class Retirement:
 
     def table_changed(self, balancer: Balancer, table: Table, *, grace: float) -> None:
         """Compare what is in use with the new table. Call before the balancer forgets."""
+        # Asked of the table and not of the balancer, which may know nothing any more of what comes back.
+        self._deadlines = {retired: due for retired, due in self._deadlines.items() if not retired.is_back(table)}
         due = trio.current_time() + grace
         for stats in balancer.routes():
+            if not stats.in_flight:
+                continue
             route = table.get(stats.route.key)
             if route is None:
                 self._deadlines.setdefault(Retired(stats.route.key, None), due)
                 continue
-            self._deadlines.pop(Retired(route.key, None), None)
             kept = {backend.key for backend in route.backends}
-            for backend in stats.backends.values():
-                retired = Retired(route.key, backend.backend.key)
-                if backend.backend.key in kept:
-                    self._deadlines.pop(retired, None)
-                elif backend.in_flight:
-                    self._deadlines.setdefault(retired, due)
+            for backend in stats.in_use():
+                if backend.key not in kept:
+                    self._deadlines.setdefault(Retired(route.key, backend.key), due)
         self._changed.set()
 
     async def run(self) -> None:

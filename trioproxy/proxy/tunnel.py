@@ -17,6 +17,7 @@ RELAY_BUFFER = 64 * 1024
 """Bytes read at a time, and so the most that is held each way."""
 
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+_OTHER: dict[EndedBy, EndedBy] = {"client": "backend", "backend": "client"}
 
 
 async def forward_bytes(
@@ -43,8 +44,8 @@ async def forward_bytes(
     tunnel = _Tunnel(client, backend, traffic, verdict, websocket=websocket)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tunnel.pump_in)
-            nursery.start_soon(tunnel.pump_out)
+            nursery.start_soon(tunnel.pump, "client")
+            nursery.start_soon(tunnel.pump, "backend")
             ended = await verdict.reached()
             with trio.move_on_after(close):
                 await tunnel.part(ended)
@@ -81,44 +82,28 @@ class _Tunnel:
         self._ended_first: EndedBy | None = None
         self._finished = trio.Event()  # nothing more will pass
 
-    async def pump_in(self) -> None:
-        """Copy from the client to the backend."""
-        verdict, traffic = self._verdict, self._traffic
-        receive, send = self._client.receive_some, self._backend.send_all
+    async def pump(self, side: EndedBy) -> None:
+        """Copy what `side` says to the other one, until it has ended or one of them fails."""
+        verdict, traffic, inward = self._verdict, self._traffic, side == "client"
+        source, target = (self._client, self._backend) if inward else (self._backend, self._client)
+        sink: _Sink = target if inward or self._framed is None else self._framed
+        receive, send = source.receive_some, sink.send_all
         while True:
             try:
                 data = await receive(RELAY_BUFFER)
             except _BROKEN:
-                return self._failed("client")
+                return self._failed(side)
             if not data:
-                break
+                return await self._source_ended(side, target)
             verdict.moved = trio.current_time()
             try:
                 await send(data)
             except _BROKEN:
-                return self._failed("backend")
-            traffic.bytes_in += len(data)
-        return await self._source_ended("client", self._backend)
-
-    async def pump_out(self) -> None:
-        """Copy from the backend to the client."""
-        verdict, traffic = self._verdict, self._traffic
-        sink: _Sink = self._framed or self._client
-        receive, send = self._backend.receive_some, sink.send_all
-        while True:
-            try:
-                data = await receive(RELAY_BUFFER)
-            except _BROKEN:
-                return self._failed("backend")
-            if not data:
-                break
-            verdict.moved = trio.current_time()
-            try:
-                await send(data)
-            except _BROKEN:
-                return self._failed("client")
-            traffic.bytes_out += len(data)
-        return await self._source_ended("backend", self._client)
+                return self._failed(_OTHER[side])
+            if inward:
+                traffic.bytes_in += len(data)
+            else:
+                traffic.bytes_out += len(data)
 
     async def part(self, ended: Ended) -> None:
         """Take leave in the way the end allows; what is not closed afterwards has to be cut."""
@@ -131,16 +116,16 @@ class _Tunnel:
             await self._client.aclose()
             await self._backend.aclose()
 
-    async def _source_ended(self, side: EndedBy, other: trio.abc.Stream) -> None:
+    async def _source_ended(self, side: EndedBy, target: trio.abc.Stream) -> None:
         first = self._ended_first is None
         self._ended_first = self._ended_first or side
         half_open = False
-        if first and _can_half_close(other):
+        if first and _can_half_close(target):
             half_open = True
             try:
-                await other.send_eof()
+                await target.send_eof()
             except _BROKEN:
-                self._failed("backend" if side == "client" else "client")
+                self._failed(_OTHER[side])
         else:
             self._finished.set()
         if self._framed is not None or not half_open:
@@ -148,7 +133,10 @@ class _Tunnel:
 
     def _failed(self, side: EndedBy) -> None:
         self._finished.set()
-        self._verdict.settle(Ended(None, "", side, "client_gone" if side == "client" else "upstream_closed"))
+        if self._framed is not None and self._framed.closing:
+            self._verdict.settle(Ended(None, "", self._ended_first or side, None))
+        else:
+            self._verdict.settle(Ended(None, "", side, "client_gone" if side == "client" else "upstream_closed"))
 
 
 def _can_half_close(stream: trio.abc.Stream) -> TypeGuard[trio.abc.HalfCloseableStream]:

@@ -1,0 +1,1 @@
+"""The benchmark: trioproxy beside other proxies, on one machine, in one run. Started by `scripts/bench/run`."""

@@ -1,0 +1,161 @@
+"""Processes under measurement: started on one core, watched, and always ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from bench.errors import BenchError
+
+START_SECONDS = 30.0
+END_SECONDS = 3.0  # between SIGTERM and SIGKILL
+LOOK_SECONDS = 0.02  # how often a starting process is looked at: other people's programs do not say that they are ready
+
+_MEMORY = re.compile(r"^(VmRSS|VmHWM):\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process and its children, which are all of its session."""
+
+    name: str
+    pid: int
+    log: Path
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, with the clock's full resolution. Raises BenchError when it is dead."""
+        return sum(_cpu_seconds(pid) for pid in self._pids())
+
+    def memory(self) -> int:
+        """Resident bytes now."""
+        return sum(_memory(pid, "VmRSS") for pid in self._pids())
+
+    def forget_peak(self) -> None:
+        """Let `peak_memory` start anew."""
+        for pid in self._pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+
+    def peak_memory(self) -> int:
+        """Most resident bytes since `forget_peak`."""
+        return sum(_memory(pid, "VmHWM") for pid in self._pids())
+
+    def _pids(self) -> list[int]:
+        found = [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit() and _session(one) == self.pid]
+        if not found:
+            raise BenchError(f"{self.name} has died:\n{tail(self.log)}")
+        return found
+
+
+def _session(folder: Path) -> int:
+    try:
+        stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended
+        return -1
+    state, _parent, _group, session = stat.rpartition(")")[2].split()[:4]
+    return -1 if state == "Z" else int(session)
+
+
+def _cpu_seconds(pid: int) -> float:
+    # What clock_getcpuclockid(3) returns for a process. /proc/PID/stat counts the same in steps of 10 ms.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _memory(pid: int, field: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return next((int(kilobytes) * 1024 for name, kilobytes in _MEMORY.findall(status) if name == field), 0)
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log file."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+
+
+def pinned(argv: Sequence[str], core: int) -> list[str]:
+    """The command on one core, and killed by the kernel should this process die without ending it."""
+    return ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
+
+
+@asynccontextmanager
+async def running(
+    name: str,
+    argv: Sequence[str],
+    *,
+    core: int,
+    folder: Path,
+    port: int,
+    ready: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+) -> AsyncGenerator[Running]:
+    """Run a server while inside: it accepts on `port`, and has written `ready` to its output. Raises BenchError."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = await trio.lowlevel.open_process(
+            pinned(argv, core),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    server = Running(name, process.pid, log)
+    try:
+        await _until_ready(process, server, port, ready)
+        yield server
+        if process.poll() is not None:
+            raise BenchError(f"{name} has died:\n{tail(log)}")
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process)
+
+
+async def _until_ready(process: trio.Process, server: Running, port: int, ready: bytes) -> None:
+    with trio.move_on_after(START_SECONDS):
+        while process.poll() is None:
+            with suppress(OSError):
+                if ready in server.log.read_bytes():
+                    await trio.aclose_forcefully(await trio.open_tcp_stream("127.0.0.1", port))
+                    return
+            await trio.sleep(LOOK_SECONDS)
+    raise BenchError(f"{server.name} did not start:\n{tail(server.log)}")
+
+
+async def _end(process: trio.Process) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with trio.move_on_after(END_SECONDS):
+            await process.wait()
+            # A child may have outlived it; the group's id is not reused while one does.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return
+
+
+async def run_to_end(argv: Sequence[str], *, core: int) -> str:
+    """Run a load generator to its end; its standard output. Raises BenchError when it fails."""
+    done = await trio.run_process(pinned(argv, core), capture_stdout=True, capture_stderr=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{' '.join(argv)} failed:\n{done.stdout.decode()}{done.stderr.decode()}")
+    return done.stdout.decode()
+
+
+async def ask(process: trio.Process) -> str:
+    """The next line a process prints; it is read byte-wise bounded by the pipe. Raises BenchError at its end."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        data = await process.stdout.receive_some(4096)
+        if not data:
+            raise BenchError("a load generator ended early; its message is above")
+        line += data
+    return line.decode()
