@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 import trio
 
@@ -79,9 +81,44 @@ def tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 
-def pinned(argv: Sequence[str], core: int) -> list[str]:
-    """The command on one core, and killed by the kernel should this process die without ending it."""
-    return ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
+def spawn(
+    argv: Sequence[str], *, core: int, stdin: int = subprocess.DEVNULL, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a command on one core, leader of a session of its own.
+
+    The kernel kills it should this program die without ending it. That is tied to the thread that forks, so it is
+    done here and not by trio.lowlevel.open_process, which uses a worker thread that ends when it is idle.
+    """
+    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
+    return subprocess.Popen(command, stdin=stdin, start_new_session=True, **options)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process; its exit code."""
+    if (code := process.poll()) is not None:
+        return code
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return process.wait()
+
+
+async def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children: politely, then by force."""
+    with trio.CancelScope(shield=True):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _signal(process, number)
+            with trio.move_on_after(END_SECONDS):
+                await ended(process)
+                break
+        _signal(process, signal.SIGKILL)  # a child may have outlived it; while one does, the group's id is not reused
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 @asynccontextmanager
@@ -98,14 +135,8 @@ async def running(
     """Run a server while inside: it accepts on `port`, and has written `ready` to its output. Raises BenchError."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
-        process = await trio.lowlevel.open_process(
-            pinned(argv, core),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=folder,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
+        process = spawn(
+            argv, core=core, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
         )
     server = Running(name, process.pid, log)
     try:
@@ -114,11 +145,10 @@ async def running(
         if process.poll() is not None:
             raise BenchError(f"{name} has died:\n{tail(log)}")
     finally:
-        with trio.CancelScope(shield=True):
-            await _end(process)
+        await end(process)
 
 
-async def _until_ready(process: trio.Process, server: Running, port: int, ready: bytes) -> None:
+async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: int, ready: bytes) -> None:
     with trio.move_on_after(START_SECONDS):
         while process.poll() is None:
             with suppress(OSError):
@@ -129,33 +159,37 @@ async def _until_ready(process: trio.Process, server: Running, port: int, ready:
     raise BenchError(f"{server.name} did not start:\n{tail(server.log)}")
 
 
-async def _end(process: trio.Process) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with trio.move_on_after(END_SECONDS):
-            await process.wait()
-            # A child may have outlived it; the group's id is not reused while one does.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return
-
-
 async def run_to_end(argv: Sequence[str], *, core: int) -> str:
     """Run a load generator to its end; its standard output. Raises BenchError when it fails."""
-    done = await trio.run_process(pinned(argv, core), capture_stdout=True, capture_stderr=True, check=False)
-    if done.returncode:
-        raise BenchError(f"{' '.join(argv)} failed:\n{done.stdout.decode()}{done.stderr.decode()}")
-    return done.stdout.decode()
+    with TemporaryFile() as output, TemporaryFile() as errors:
+        process = spawn(argv, core=core, stdout=output, stderr=errors)
+        try:
+            code = await ended(process)
+        finally:
+            await end(process)
+        output.seek(0)
+        errors.seek(0)
+        text = output.read().decode()
+        if code:
+            raise BenchError(f"{' '.join(argv)} failed with {code}:\n{text}{errors.read().decode()}")
+    return text
 
 
-async def ask(process: trio.Process) -> str:
-    """The next line a process prints; it is read byte-wise bounded by the pipe. Raises BenchError at its end."""
+@asynccontextmanager
+async def holding(argv: Sequence[str], *, core: int) -> AsyncGenerator[None]:
+    """Run a load generator that prints a line when it holds what it should, and ends with its standard input."""
+    process = spawn(argv, core=core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
     assert process.stdout is not None
-    line = b""
-    while not line.endswith(b"\n"):
-        data = await process.stdout.receive_some(4096)
-        if not data:
-            raise BenchError("a load generator ended early; its message is above")
-        line += data
-    return line.decode()
+    try:
+        await trio.lowlevel.wait_readable(process.stdout.fileno())
+        if not process.stdout.readline():
+            raise BenchError(f"{' '.join(argv)} failed; its message is above")
+        yield
+        process.stdin.close()
+        with trio.move_on_after(END_SECONDS):
+            await ended(process)
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        await end(process)

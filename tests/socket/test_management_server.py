@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,6 +39,10 @@ class Served:
             return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=AUTH, timeout=LIMIT)
         url = f"http://127.0.0.1:{self.address[1]}"
         return httpx.AsyncClient(base_url=url, headers=AUTH, timeout=LIMIT, trust_env=False)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @asynccontextmanager
@@ -138,7 +142,7 @@ async def test_events_are_streamed_to_a_real_client_and_end_cleanly_when_the_ser
                     pass
                 return line.removeprefix(f"{name}: ")
 
-            assert await field("id") == "2"
+            assert (await field("id"), await field("event")) == ("2", "route")
             worker.tell("drain", grace=30)
             assert await field("event") == "drain"
             assert json.loads(await field("data"))["detail"] == {"grace": 30}
@@ -151,10 +155,10 @@ async def test_events_are_streamed_to_a_real_client_and_end_cleanly_when_the_ser
 async def test_events_of_a_client_that_left_are_let_go() -> None:
     worker = FakeWorker()
     async with serving(worker) as served, served.client() as client:
-        async with client.stream("GET", "/v1/events"):
+        async with client.stream("GET", "/v1/events") as response:
+            await anext(response.aiter_lines())
             assert len(worker.watchers) == 1
-        while worker.watchers:
-            await trio.sleep(0.01)  # the client's FIN is on its way
+        await worker.unwatched.wait()
 
 
 async def test_a_body_too_large_is_answered_although_the_client_still_sends() -> None:
@@ -167,16 +171,17 @@ async def test_a_body_too_large_is_answered_although_the_client_still_sends() ->
         assert unauthorized.status_code == 401
 
 
-async def test_a_websocket_upgrade_is_refused() -> None:
+@pytest.mark.parametrize(("path", "status"), [("/v1/worker", 400), ("/nothing", 404)])
+async def test_a_websocket_upgrade_is_refused(path: str, status: int) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
     async with serving(FakeWorker()) as served, served.client() as client:
-        for path in ("/v1/worker", "/nothing"):
-            upgrade = {
-                "Connection": "Upgrade",
-                "Upgrade": "websocket",
-                "Sec-WebSocket-Version": "13",
-                "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-            }
-            assert (await client.get(path, headers=upgrade)).status_code in (400, 404)
+        response = await client.get(path, headers=upgrade)
+        assert (response.status_code, response.json()["status"]) == (status, status)
 
 
 async def test_an_http_1_0_client_gets_the_listing_up_to_the_end_of_the_connection() -> None:
@@ -206,6 +211,25 @@ async def test_a_client_that_stops_reading_cannot_hold_up_the_end(monkeypatch: p
         await stalled.aclose()
 
 
+async def test_a_connection_is_closed_when_the_client_asks_for_that() -> None:
+    async with serving(FakeWorker()) as served:
+        assert isinstance(served.address, tuple)
+        for _ in range(5):
+            async with await trio.open_tcp_stream(*served.address) as stream:
+                await stream.send_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b"".join([chunk async for chunk in stream]).endswith(b'{"alive":true}')
+
+
+async def test_a_kept_connection_is_closed_when_it_has_been_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
+    async with serving(FakeWorker()) as served:
+        assert isinstance(served.address, tuple)
+        for request in (b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"):
+            async with await trio.open_tcp_stream(*served.address) as stream:
+                await stream.send_all(request)
+                assert b"".join([chunk async for chunk in stream]).endswith(b'{"alive":true}' if request else b"")
+
+
 async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
     async with serving(FakeWorker()) as served:
         assert isinstance(served.address, tuple)
@@ -217,43 +241,41 @@ async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
             assert await silent.receive_some() == b""
 
 
-async def test_a_slow_call_has_a_moment_to_finish_and_no_more() -> None:
+async def test_a_slow_call_has_a_moment_to_finish_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0.3)
     worker = FakeWorker()
     worker.block = trio.Event()
-    async with serving(worker) as served, served.client() as client:
-        async with trio.open_nursery() as nursery:
+    async with serving(worker) as served, served.client() as client, trio.open_nursery() as nursery:
 
-            async def slow() -> None:
-                with pytest.raises(httpx.RemoteProtocolError):
-                    await client.get("/v1/backends")
+        async def slow() -> None:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/v1/backends")
 
-            nursery.start_soon(slow)
-            while not worker.calls:
-                await trio.sleep(0.01)
-            served.stop.set()
-            with trio.fail_after(server.GRACE_SECONDS + 3):
-                await served.ended.wait()
+        nursery.start_soon(slow)
+        await worker.called.wait()
+        served.stop.set()
+        await served.ended.wait()
 
 
 async def test_nothing_is_left_open() -> None:
     worker = FakeWorker()
     async with serving(worker) as served, served.client() as client:
         await client.get("/metrics")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for _ in range(3):
         async with serving(worker) as served, served.client() as client:
             await client.get("/v1/routes")
-            async with client.stream("GET", "/v1/events"):
-                pass
-    assert len(os.listdir("/proc/self/fd")) == before
+            async with client.stream("GET", "/v1/events") as response:
+                await anext(response.aiter_lines())
+    assert open_files() == before
 
 
 async def test_a_socket_that_cannot_listen_is_a_plain_error() -> None:
-    sock = socket.socket(type=socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     app = create_app(FakeWorker(), token=TOKEN)
-    with pytest.raises(OSError, match="not supported"):
+    with pytest.raises(OSError) as caught:
         await serve_management(app, sock, shutdown_trigger=trio.sleep_forever)
+    assert caught.value.errno == errno.EOPNOTSUPP
     assert sock.fileno() == -1
 
 
@@ -271,7 +293,7 @@ async def test_an_app_can_be_served_again() -> None:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(partial(serve_management, app, sock, shutdown_trigger=stop.wait))
-            async with httpx.AsyncClient(base_url=url, headers=AUTH, trust_env=False) as client:
-                async with client.stream("GET", "/v1/events") as response:
-                    assert await anext(response.aiter_lines()) == "retry: 3000"
+            client = Served(sock.getsockname(), [url]).client()
+            async with client, client.stream("GET", "/v1/events") as response:
+                assert await anext(response.aiter_lines()) == "retry: 3000"
             stop.set()

@@ -138,6 +138,7 @@ FAULTS = {
     "a length that is not minimal": (1002, lambda m: raw(126, b"\x00\x01x", first=0x82, masked=m)),
     "a close of one byte": (1002, lambda m: raw(1, b"x", first=0x88, masked=m)),
     "a close code that must not be sent": (1002, lambda m: raw(2, b"\x03\xee", first=0x88, masked=m)),  # 1006
+    "a close code without a meaning": (1002, lambda m: raw(2, b"\x07\xd0", first=0x88, masked=m)),  # 2000
     "a close reason that is not UTF-8": (1007, lambda m: raw(4, b"\x03\xe8\xff\xff", first=0x88, masked=m)),
 }
 
@@ -164,6 +165,19 @@ async def test_who_breaks_the_protocol_is_told_so_and_the_other_side_is_closed_c
         await other.stream.aclose()
         ended = await finished(between)
         assert (ended.code, ended.by, ended.error) == (code, side, "protocol_error")
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_what_follows_a_fault_is_not_collected_while_the_other_side_is_slow(
+    side: str, autojump_clock: MockClock
+) -> None:
+    async with forwarding(client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair) as between:
+        offender, _slow = sides(between, side)
+        await offender.send(TextMessage(data="the other side does not take this"))
+        await offender.stream.send_all(raw(1, b"x", first=0x83, masked=side == "client"))
+        with trio.move_on_after(60) as more:
+            await offender.stream.send_all(bytes(1000))
+        assert more.cancelled_caught
 
 
 @pytest.mark.parametrize("side", SIDES)

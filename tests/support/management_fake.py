@@ -69,6 +69,8 @@ class FakeWorker:
         self.block: trio.Event | None = None
         """While set and unset, no awaited call answers."""
         self.stopped_inside = 0
+        self.called = trio.Event()
+        self.unwatched = trio.Event()
         self.backends: tuple[BackendInfo, ...] = ()
         self.live: tuple[ConnectionInfo, ...] = ()
         self.activity: dict[RouteKey, Activity] = {}
@@ -86,6 +88,7 @@ class FakeWorker:
 
     async def _work(self, name: str) -> None:
         self.calls.append(name)
+        self.called.set()
         try:
             await trio.lowlevel.checkpoint()
             if self.block is not None:
@@ -174,6 +177,7 @@ class FakeWorker:
             yield receive
         finally:
             self.watchers.remove(send)
+            self.unwatched.set()
             send.close()
             receive.close()
 

@@ -124,6 +124,26 @@ class FakeStore:
         self.versions.append(version)
 
 
+class FakeNotifier(Notifier):
+    """Notes what the service manager would be told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.states: list[str] = []
+        self._told = trio.Event()
+
+    async def wait_for(self, *states: str) -> None:
+        """Wait until this is what was told since the last call, and forget it."""
+        while self.states[: len(states)] != list(states):
+            self._told = trio.Event()
+            await self._told.wait()
+        del self.states[: len(states)]
+
+    def _send(self, *lines: str) -> None:
+        self.states.append(lines[0])
+        self._told.set()
+
+
 class FakeCertificates:
     def __init__(self) -> None:
         self.failure: str | None = None
@@ -180,6 +200,7 @@ class World:
             clock=lambda: 1000.0,
         )
         self.management_crash = trio.Event()
+        self.notifier = FakeNotifier()
         self.supervisor = Supervisor(
             lifecycle=self.lifecycle,
             settings=self.settings,
@@ -188,7 +209,7 @@ class World:
             publisher=self.publisher,
             management=self._management,
             events=self.events,
-            notifier=Notifier({}),
+            notifier=self.notifier,
             signals=self._signals,
             ready=self._ready,
             **more,

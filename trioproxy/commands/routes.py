@@ -26,9 +26,12 @@ def list_routes(arguments: Namespace) -> int:
     if arguments.json:
         print_json(listing)
         return 0
-    routes = sorted(listing["routes"], key=lambda route: (route["session_id"], route["service"]))
-    print_table(("SESSION", "SERVICE", "BACKENDS", "ALSO AT"), (_row(route) for route in routes))
+    print_table(("SESSION", "SERVICE", "BACKENDS", "ALSO AT"), (_row(route) for route in _sorted(listing)))
     return 0
+
+
+def _sorted(listing: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(listing["routes"], key=lambda route: (route["session_id"], route["service"]))
 
 
 def _row(route: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -117,10 +120,10 @@ def import_routes(arguments: Namespace) -> int:
 
 
 def export_routes(arguments: Namespace) -> int:
-    """Print all routes as a routes file, in JSON."""
+    """Print all routes as a routes file, in JSON and sorted, so that two exports can be compared."""
     with ManagementClient.from_arguments(arguments) as client:
         listing = client.call("GET", "/v1/routes")
-    print_json({"routes": listing["routes"]})
+    print_json({"routes": _sorted(listing)})
     return 0
 
 

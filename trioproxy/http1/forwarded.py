@@ -20,7 +20,8 @@ Networks = Sequence[IPv4Network | IPv6Network]
 MAX_HOPS = 32
 
 _PORT = re.compile(rb"0*[1-9][0-9]{0,4}")
-_PREFIX = re.compile(rb"(?:/[!$-.0-;=@-_a-z~]+){1,16}")  # an encoded path without a query, not "//host"
+# An encoded path without a query, and not "//host" or "/\host", to which browsers would go from a redirect.
+_PREFIX = re.compile(rb"(?:/[!$-.0-;=@-Z_a-z~]+){1,16}")
 
 
 @dataclass(frozen=True, slots=True)

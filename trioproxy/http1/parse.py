@@ -74,11 +74,11 @@ def parse_request(raw: bytes, *, header_count: int) -> RequestHead:
     if len(fields) > header_count:
         raise HeadTooLarge(f"the head has more than {header_count} fields")
     http11 = minor != b"0"
+    framing = _request_framing(fields, special, block, http11=http11)
     if not http11 or not special.keys().isdisjoint(_ODD):
         _ask_h11(raw, h11.Connection(h11.SERVER, max_incomplete_event_size=len(raw) + 1), BadRequest)
     if method in _REFUSED_METHODS:
         raise BadRequest(f"the method {method.decode()} is not served here", status=405, headers=(_ALLOW,))
-    framing = _request_framing(fields, special, block, http11=http11)
     path, query, authority = _split_target(method, target, special, http11=http11)
     connection = split_list(special.get(b"connection", _NONE))
     expect = split_list(special.get(b"expect", _NONE))
@@ -166,9 +166,7 @@ def _ask_h11(raw: bytes, connection: h11.Connection, error: type[ProxyError]) ->
         connection.receive_data(raw)
         return connection.next_event()
     except h11.RemoteProtocolError as exc:
-        # h11's hint is 501 for codings it does not know, 400 or 431 else.
-        status = 501 if exc.error_status_hint == 501 and error is BadRequest else None
-        raise error(f"malformed head: {exc}", status=status) from None
+        raise error(f"malformed head: {exc}") from None
 
 
 _ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "backend")])

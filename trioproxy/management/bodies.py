@@ -47,16 +47,23 @@ class JsonBody(Generic[M]):
     """A JSON request body that one call takes. `limit` is in bytes.
 
     `listed` names the field that may also be sent bare, as a list. `optional` names fields of the model that the
-    path already has, so that the body may leave them out.
+    path already has, so that the body may leave them out. `check` finds the mistakes that a model cannot know of.
     """
 
     def __init__(
-        self, model: type[M], *, limit: int, listed: str | None = None, optional: tuple[str, ...] = ()
+        self,
+        model: type[M],
+        *,
+        limit: int,
+        listed: str | None = None,
+        optional: tuple[str, ...] = (),
+        check: Callable[[M], list[Mistake]] | None = None,
     ) -> None:
         self.model = model
         self.limit = limit
         self.listed = listed
         self.optional = optional
+        self._check = check
 
     async def read(self, **from_path: str) -> M:
         """The body as the model. Raises Problem: 400, 408, 413 or 415. `from_path` fills the optional fields."""
@@ -71,9 +78,12 @@ class JsonBody(Generic[M]):
     def _parse(self, data: bytes, from_path: dict[str, str]) -> M:
         value = self._complete(parse_json(data), from_path)
         try:
-            return self.model.model_validate(value)
+            body = self.model.model_validate(value)
         except ValidationError as error:
             raise bad_request("the body is not valid", *mistakes(error, value, self.model)) from None
+        if self._check and (found := self._check(body)):
+            raise bad_request("the body is not valid", *found)
+        return body
 
     def _complete(self, value: object, from_path: dict[str, str]) -> object:
         if self.listed and isinstance(value, list):

@@ -22,6 +22,10 @@ _CODES = {
     HTTPStatus.REQUEST_TIMEOUT: "body_timeout",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
+_DETAILS = {
+    HTTPStatus.NOT_FOUND: "no call has this path; /openapi.json lists those there are",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; the Allow header lists those it takes",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -125,8 +129,9 @@ class Answers:
         """Answer what quart refuses by itself: 404, 405 and the like."""
         status = HTTPStatus(error.code or 500)
         code = _CODES.get(status) or re.sub(r"[^a-z]+", "_", status.phrase.lower())
+        detail = _DETAILS.get(status) or error.description or status.phrase
         headers = {name: value for name, value in error.get_headers() if name.lower() == "allow"}
-        return answer(Problem(status, code, error.description or status.phrase, headers=headers))
+        return answer(Problem(status, code, detail, headers=headers))
 
     async def on_bug(self, error: Exception) -> Response:
         """Answer anything else."""

@@ -19,10 +19,39 @@ from trioproxy.routing.route import Route, RouteKey
 API_PROVIDER = "store"
 """The provider that holds the routes set here; it wins over every other one."""
 
+
+def _repeats(field: str, keys: Iterable[RouteKey]) -> list[Mistake]:
+    seen: dict[RouteKey, int] = {}
+    return [
+        Mistake(field=f"{field}[{index}]", message=f"names {'/'.join(key)} again, as {field}[{seen[key]}] does")
+        for index, key in enumerate(keys)
+        if seen.setdefault(key, index) != index
+    ]
+
+
+def _contradictions(patch: RoutePatch) -> list[Mistake]:
+    upsert = [route.key for route in patch.upsert]
+    both = set(upsert).intersection(patch.remove)
+    return [
+        *_repeats("upsert", upsert),
+        *_repeats("remove", patch.remove),
+        *(
+            Mistake(field=f"remove[{index}]", message=f"names {'/'.join(key)}, as upsert does")
+            for index, key in enumerate(patch.remove)
+            if key in both
+        ),
+    ]
+
+
 _LISTING = Query(RouteFilter)
 _ONE = JsonBody(Route, limit=MIB, optional=("session_id", "service"))
-_ALL = JsonBody(RouteSet, limit=64 * MIB, listed="routes")
-_PATCH = JsonBody(RoutePatch, limit=64 * MIB)
+_ALL = JsonBody(
+    RouteSet,
+    limit=64 * MIB,
+    listed="routes",
+    check=lambda body: _repeats("routes", (route.key for route in body.routes)),
+)
+_PATCH = JsonBody(RoutePatch, limit=64 * MIB, check=_contradictions)
 
 
 class RouteCalls:
@@ -68,7 +97,6 @@ class RouteCalls:
         """
         expected = self._expected_version()
         routes = (await _ALL.read()).routes
-        _refuse_repeats("routes", (route.key for route in routes))
         change = await tell(partial(self._worker.replace_routes, routes, if_version=expected))
         if change is None:
             raise self._stale()
@@ -81,15 +109,6 @@ class RouteCalls:
         """
         _refuse_if_match()
         patch = await _PATCH.read()
-        upsert = [route.key for route in patch.upsert]
-        _refuse_repeats("upsert", upsert)
-        _refuse_repeats("remove", patch.remove)
-        if both := set(upsert) & set(patch.remove):
-            key = min(both)
-            raise bad_request(
-                "the body is not valid",
-                Mistake(field=f"remove[{patch.remove.index(key)}]", message="is also among upsert"),
-            )
         for key in patch.remove:
             if (holder := self._other_holder(key)) is not None:
                 raise _held_by(holder, key)
@@ -194,17 +213,6 @@ def _refuse_if_match() -> None:
     # To do the write all the same would be to break the caller's promise to themselves.
     if "If-Match" in request.headers:
         raise bad_request("If-Match is only for PUT /v1/routes")
-
-
-def _refuse_repeats(field: str, keys: Iterable[RouteKey]) -> None:
-    seen: dict[RouteKey, int] = {}
-    repeated = [
-        Mistake(field=f"{field}[{index}]", message=f"names {'/'.join(key)} again, as {field}[{seen[key]}] does")
-        for index, key in enumerate(keys)
-        if seen.setdefault(key, index) != index
-    ]
-    if repeated:
-        raise bad_request("the body is not valid", *repeated)
 
 
 _ETAG = {"ETag": "The version of the table, in quotes."}

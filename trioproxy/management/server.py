@@ -17,8 +17,12 @@ from trioproxy.management.events import Streams
 
 GRACE_SECONDS = 2.0
 """How long calls may go on when the server stops."""
+IDLE_SECONDS = 75.0
+"""How long a connection may wait for its next request, and take for the head of it."""
 STALLED_READER_MS = 10_000
 """How long a client may leave a full window unread before its connection is cut."""
+
+Send = Callable[[Any], Awaitable[None]]
 
 _log = logging.getLogger("trioproxy.management.http")
 _log.setLevel(logging.WARNING)  # hypercorn announces every address, with advice to press CTRL + C
@@ -28,16 +32,37 @@ class _Config(Config):
     accesslog = None
     errorlog = _log
     include_server_header = False
-    graceful_timeout = GRACE_SECONDS
-    shutdown_timeout = GRACE_SECONDS
-    keep_alive_timeout = 75.0
     backlog = 128
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.keep_alive_timeout = IDLE_SECONDS
+        self.graceful_timeout = self.shutdown_timeout = GRACE_SECONDS
 
     def create_sockets(self) -> Sockets:
         return Sockets(secure_sockets=[], insecure_sockets=[self._socket], quic_sockets=[])
+
+
+class _Finishing:
+    """The app, with the end of each response kept whole.
+
+    While hypercorn ends a response it tells the app that the exchange is over. quart-trio takes that for a client
+    that left and cancels the very task that hypercorn is ending the response in: the connection would be neither
+    closed nor given its idle timeout.
+    """
+
+    def __init__(self, app: QuartTrio) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
+        async def send_whole(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                with trio.move_on_after(GRACE_SECONDS, shield=True):
+                    await send(message)
+            else:
+                await send(message)
+
+        await self._app(scope, receive, send_whole)  # pyright: ignore[reportArgumentType]
 
 
 async def serve_management(  # noqa: ASYNC114, ASYNC128 - hypercorn calls started()
@@ -58,15 +83,15 @@ async def serve_management(  # noqa: ASYNC114, ASYNC128 - hypercorn calls starte
         await shutdown_trigger()
         streams.end()
 
-    # hypercorn shields its writes, without a limit: only the kernel can end one that a stalled reader holds up.
-    # Accepted connections inherit the option. (A unix socket knows no such thing.)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_READER_MS)
     streams.begin()
     with sock:
+        # hypercorn shields its writes, without a limit: only the kernel can end one that a stalled reader holds up.
+        # Accepted connections inherit the option. (A unix socket knows no such thing.)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_READER_MS)
         try:
             await hypercorn.trio.serve(  # pyright: ignore[reportUnknownMemberType]
-                app, _Config(sock), shutdown_trigger=stop, task_status=task_status
+                _Finishing(app), _Config(sock), shutdown_trigger=stop, task_status=task_status
             )
         except BaseExceptionGroup as group:
             _raise_plain(group)

@@ -39,6 +39,11 @@ class _Peekable(Protocol):
     def readable_now(self) -> bool: ...
 
 
+@runtime_checkable
+class _Resettable(Protocol):
+    def reset(self) -> None: ...
+
+
 def _layers(stream: trio.abc.AsyncResource) -> Iterator[trio.abc.AsyncResource]:
     """The stream, and what lies under it, outermost first."""
     while True:
@@ -121,10 +126,14 @@ def set_keepalive(stream: trio.abc.Stream) -> None:
 async def abort(stream: trio.abc.Stream) -> None:
     """End the connection so that the peer sees a failure: TCP reset, and no TLS close_notify.
 
-    A checkpoint that does not wait. Bytes still in the kernel's buffers are dropped.
+    A checkpoint that does not wait. Bytes still in the kernel's buffers are dropped. A stream that is no socket
+    is told by its method `reset()`, if it has one.
     """
     sock = socket_of(stream)
     if sock is not None and sock.fileno() >= 0 and _is_tcp(sock):
         # Linger for zero seconds: close() then sends RST instead of FIN.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for layer in _layers(stream):
+        if isinstance(layer, _Resettable):
+            layer.reset()
     await trio.aclose_forcefully(stream)  # a cancelled aclose of TLS says no close_notify

@@ -7,15 +7,18 @@ people put tokens.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import FileIO
 from json.encoder import encode_basestring_ascii as _quote
 from pathlib import Path
-from typing import BinaryIO
 
 import trio
 
@@ -24,6 +27,8 @@ from trioproxy.observe.metrics import Metrics
 MAX_PENDING = 20_000  # lines; about 10 MB
 BATCH_SECONDS = 0.05  # a line waits this long for company
 FLUSH_SECONDS = 2.0  # for what is left at the end
+
+_NEWLINE = ord("\n")
 
 log = logging.getLogger("trioproxy.access")
 
@@ -88,7 +93,8 @@ def _second(whole: int) -> str:
 
 def _timestamp(at: float) -> str:
     """RFC 3339, UTC, milliseconds."""
-    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
+    whole, milliseconds = divmod(int(at * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
 
 
 class AccessLog:
@@ -99,8 +105,11 @@ class AccessLog:
         self._metrics = metrics
         self._pending: deque[bytes] = deque()
         self._wake = trio.Event()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
+        self._writing = threading.Lock()
         self._reopen = False
+        self._failing = False
+        self._torn = False  # the last line in the file is not whole
 
     def write(self, record: RequestRecord) -> None:
         """Queue a record, or drop it when the writer is too far behind."""
@@ -111,8 +120,8 @@ class AccessLog:
         self._wake.set()
 
     def reopen(self) -> None:
-        """Open the file anew before the next batch (log rotation)."""
-        self._reopen = True
+        """Open the file anew before the next batch (log rotation). Where that fails the old one goes on."""
+        self._reopen = self._target != "stdout"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write batches until cancelled, then what is left. Raises OSError when the file cannot be opened at first."""
@@ -127,8 +136,7 @@ class AccessLog:
         finally:
             with trio.move_on_after(FLUSH_SECONDS, shield=True):
                 await self._write_pending()
-            if self._file is not None and self._target != "stdout":
-                self._file.close()
+            self._close()
 
     async def _write_pending(self) -> None:
         batch = b"".join(self._pending)
@@ -140,21 +148,64 @@ class AccessLog:
             await trio.to_thread.run_sync(self._write, batch, abandon_on_cancel=True)
         except OSError as exc:
             self._metrics.access_log_dropped += lines
-            log.warning("access log cannot be written", extra={"target": self._target, "error": str(exc)})
+            self._note_failure(exc)
+        else:
+            self._failing = self._reopen
+
+    def _note_failure(self, exc: OSError) -> None:
+        if not self._failing:  # a full disk would repeat it with every batch
+            self._failing = True
+            log.warning("access log cannot be written as it should", extra={"target": self._target, "error": str(exc)})
+
+    # --- in a thread -----------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._file = sys.stdout.buffer if self._target == "stdout" else _open_append(Path(self._target))
+        self._file = _open_stdout() if self._target == "stdout" else _open_append(Path(self._target))
 
     def _write(self, batch: bytes) -> None:
-        if self._reopen and self._target != "stdout":
-            self._reopen = False
-            if self._file is not None:
-                self._file.close()
+        with self._writing:  # a batch that was abandoned at the end comes before the last one
+            if self._reopen:
+                self._renew()
+            assert self._file is not None
+            left = memoryview(b"\n" + batch if self._torn else batch)
+            while left:
+                written = _write_some(self._file, left)
+                self._torn = left[written - 1] != _NEWLINE
+                left = left[written:]
+
+    def _renew(self) -> None:
+        old = self._file
+        self._reopen = False
+        try:
             self._open()
-        assert self._file is not None
-        self._file.write(batch)
-        self._file.flush()
+        except OSError as exc:  # the old file still takes lines
+            self._reopen = True
+            self._note_failure(exc)
+            return
+        if old is not None:
+            old.close()
+
+    def _close(self) -> None:
+        # Not while a thread hangs in a write: closing would wait for it.
+        if self._file is not None and self._writing.acquire(blocking=False):
+            self._file.close()
+            self._writing.release()
 
 
-def _open_append(path: Path) -> BinaryIO:
-    return path.open("ab")
+# Unbuffered: what a failed write left in a buffer would come again, and a lock held by a hanging thread would stop
+# the interpreter's exit.
+
+
+def _open_append(path: Path) -> FileIO:
+    return path.open("ab", buffering=0)
+
+
+def _open_stdout() -> FileIO:
+    return FileIO(sys.stdout.fileno(), "wb", closefd=False)
+
+
+def _write_some(file: FileIO, data: memoryview) -> int:
+    written = file.write(data)
+    if written is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return written

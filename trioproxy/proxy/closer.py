@@ -11,6 +11,8 @@ EndedBy = Literal["client", "backend", "proxy"]
 
 GOING_AWAY = 1001
 """Close code of an endpoint that leaves (RFC 6455 §7.4.1)."""
+ABORT_SECONDS = 1.0
+"""For aborting both streams, which does not wait; a bound for a stream that does all the same."""
 
 
 @dataclass(slots=True)

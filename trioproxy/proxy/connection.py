@@ -166,7 +166,8 @@ class Connection:
             self._finish(record)
             if not ended and request is not None and request.response_begun and record.kind == "http":
                 # Cut from outside in mid-response: the client must not take what it has for the whole.
-                await abort(self._stream)
+                with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
+                    await abort(self._stream)
 
     def _open(self, head: RequestHead, record: RequestRecord) -> Request:
         record.method = head.method.decode("ascii")

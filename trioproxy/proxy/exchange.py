@@ -12,6 +12,7 @@ from trioproxy.proxy.balancer import Lease, RouteStats
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
+from trioproxy.proxy.pool import CLOSE_SECONDS
 from trioproxy.proxy.relay import Outcome, Relay
 from trioproxy.proxy.request import Request, Waits
 from trioproxy.proxy.router import Match
@@ -73,11 +74,12 @@ class Exchange:
         self._live.backend_key = lease.backend.key
         try:
             outcome = await self._try(lease, fresh=fresh)
-            lease.served()
-            return outcome
         except ProxyError as failure:
             lease.failed(failure)
             raise
+        else:
+            lease.served()
+            return outcome
         finally:
             lease.release()
 
@@ -93,7 +95,9 @@ class Exchange:
             outcome = await self._relay(upstream, lease)
             return outcome
         finally:
-            await pool.release(upstream, reuse=outcome is not None and outcome.keep_upstream)
+            if not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await pool.discard(upstream)
 
     async def _relay(self, upstream: Upstream, lease: Lease) -> Outcome:
         request, match, plane = self._request, self._match, self._plane

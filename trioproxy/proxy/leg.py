@@ -25,6 +25,7 @@ QUEUE = 1
 NO_CODE = 1005
 ABNORMAL = 1006
 MESSAGE_TOO_BIG = 1009
+_UNREADABLE = (1002, 1007)  # what wsproto says of bytes it cannot take
 
 
 class Leg:
@@ -34,8 +35,6 @@ class Leg:
     `ping_interval` and `ping_timeout` in seconds (0 = none). `lost` is called, with the reason, when the peer
     leaves pings unanswered, or does not take the answer to its close frame within `close` seconds.
     """
-
-    socket: WebSocketConnection
 
     def __init__(
         self,
@@ -49,7 +48,8 @@ class Leg:
         lost: Callable[[Ended], None],
     ) -> None:
         self.side: Side = side
-        self._stream = LegStream(stream, side, max_message=max_message)
+        self._stream = LegStream(stream, side, max_message=max_message, refused=self._peer_is_at_fault)
+        self._socket: WebSocketConnection | None = None
         self._max_message = max_message
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout or math.inf
@@ -61,12 +61,18 @@ class Leg:
         self._stopped = trio.Event()
         self._deaf = False  # trio-websocket's reader fell over
 
+    @property
+    def socket(self) -> WebSocketConnection:
+        """The connection, once `run` has started."""
+        assert self._socket is not None
+        return self._socket
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read and answer pings, and send our own, until the connection is over or `close` is called."""
         try:
             with self._running:
                 async with trio.open_nursery() as nursery:
-                    self.socket = await self._wrap(nursery)
+                    self._socket = await self._wrap(nursery)
                     task_status.started()
                     with self._pinging:
                         await self._keep_alive()
@@ -116,15 +122,18 @@ class Leg:
 
     def _fault(self) -> Ended | None:
         """What the peer did wrong and was not told yet: trio-websocket drops such a connection without a word."""
-        closed = self.socket.closed
+        closed = self._socket.closed if self._socket is not None else None
         if closed is None or self._stream.close_sent:
             return None
         if self._stream.too_big:
             reason = f"larger than {self._max_message} bytes"
             return Ended(MESSAGE_TOO_BIG, reason, self.side, "message_too_big")
-        if closed.code != ABNORMAL:
+        if closed.code in _UNREADABLE:
             return Ended(int(closed.code), closed.reason or "", self.side, "protocol_error")
         return None
+
+    def _peer_is_at_fault(self) -> bool:
+        return self._fault() is not None
 
     async def _wrap(self, nursery: trio.Nursery) -> WebSocketConnection:
         if self.side == "client":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -43,16 +43,18 @@ class LegStream(trio.abc.Stream):
 
     `close_sent`: trio-websocket has sent a close frame. `too_big`: the peer announced a message of more than
     `max_message` bytes (0 = no limit); its bytes are kept back, and what is read then looks like the end.
-    `reading`: trio-websocket waits for bytes.
+    `reading`: trio-websocket waits for bytes. Once `refused` says that it does not want the peer's bytes any
+    more, it gets none: as a client it would go on collecting them.
     """
 
-    def __init__(self, stream: trio.abc.Stream, side: Side, *, max_message: int) -> None:
+    def __init__(self, stream: trio.abc.Stream, side: Side, *, max_message: int, refused: Callable[[], bool]) -> None:
         self.close_sent = False
         self.too_big = False
         self.reading = False
         self._stream = stream
         self._side = side
         self._max_message = max_message
+        self._refused = refused
         self._frames = FrameTracker()
         self._canned = _REQUEST if side == "client" else b""
         self._answered = trio.Event()
@@ -73,7 +75,8 @@ class LegStream(trio.abc.Stream):
             canned = await self._receive_handshake()
             if canned:
                 return canned
-        if self._closed:
+        if self._closed or self._refused():
+            self._closed = True
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this side is being closed")
         if self.too_big:

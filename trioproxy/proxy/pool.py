@@ -21,6 +21,7 @@ from trioproxy.proxy.upstream import Upstream
 from trioproxy.routing.route import Backend
 
 OVERLOAD_RETRY_AFTER = 1  # seconds
+CLOSE_SECONDS = 1.0  # for closing without a word, which should not wait at all
 REAP_SECONDS = 2.0  # how often idle connections are looked at; also the longest a dead one is kept open
 
 
@@ -82,7 +83,7 @@ class Pool:
         """A connection to the backend: kept, or dialled within `connect_seconds`, after queueing if need be.
 
         `fresh`: kept ones are not trusted (one just turned out dead) and are given up. The caller gives it back
-        with `release`. Raises ConnectFailed, ConnectTimeout, Overloaded.
+        with `keep` or `discard`. Raises ConnectFailed, ConnectTimeout, Overloaded.
         """
         config = self._config()
         room = self._rooms.setdefault(backend.key, _Room())
@@ -112,8 +113,9 @@ class Pool:
             if not waiter.event.is_set():
                 room.waiters.remove(waiter)
             elif waiter.granted is not None:  # granted in the instant of the cancellation: the next one gets it
-                with trio.move_on_after(1, shield=True):
-                    await self.release(waiter.granted, reuse=True)
+                if not self.keep(waiter.granted):
+                    with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                        await self.discard(waiter.granted)
             else:
                 room.dialing -= 1
                 room.wake(config)
@@ -122,7 +124,8 @@ class Pool:
             room.waiters.remove(waiter)
             raise Overloaded("no connection to this service became free in time", retry_after=OVERLOAD_RETRY_AFTER)
         granted = waiter.granted
-        if granted is not None and not granted.usable(trio.current_time()):  # the backend hung up right behind its answer
+        if granted is not None and not granted.usable(trio.current_time()):
+            # The backend hung up right behind its answer.
             room.leased -= 1
             room.dialing += 1
             self._bury([granted])
@@ -144,16 +147,25 @@ class Pool:
             raise ConnectTimeout(f"the backend did not accept a connection within {connect_seconds:g} s")
         return upstream
 
-    async def release(self, upstream: Upstream, *, reuse: bool) -> None:
-        """Give a connection back: to the next in the queue, to the idle ones, or to its end."""
+    def keep(self, upstream: Upstream) -> bool:
+        """Take back one that may serve again, for the next in the queue or as an idle one.
+
+        False when the pool was closed: it is still the caller's, to `discard`.
+        """
+        if self._closed:
+            return False
         config = self._config()
         room = self._rooms[upstream.key]
         room.leased -= 1
-        if reuse and not self._closed:
-            upstream.park(trio.current_time(), config.idle_timeout)
-            self._hand_on(room, upstream, config)
-            return
-        room.wake(config)
+        upstream.park(trio.current_time(), config.idle_timeout)
+        self._hand_on(room, upstream, config)
+        return True
+
+    async def discard(self, upstream: Upstream) -> None:
+        """Take back and close one that may not serve again."""
+        room = self._rooms[upstream.key]
+        room.leased -= 1
+        room.wake(self._config())
         self._drop_unused(upstream.key, room)
         await upstream.close()
 

@@ -9,7 +9,7 @@ import trio
 
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
-from trioproxy.proxy.closer import GOING_AWAY, Closer, Ended, EndedBy, Traffic
+from trioproxy.proxy.closer import ABORT_SECONDS, GOING_AWAY, Closer, Ended, EndedBy, Traffic
 from trioproxy.proxy.framed_sink import FramedSink
 from trioproxy.proxy.verdict import Verdict
 
@@ -52,8 +52,8 @@ async def forward_bytes(
             nursery.cancel_scope.cancel()
         return ended
     finally:
-        # Does nothing to a stream that was closed; one that is still open was cut, and its peer shall see that.
-        with trio.move_on_after(close, shield=True):
+        # A stream that was closed does not mind. One that was not has missed its closing handshake: show that.
+        with trio.move_on_after(ABORT_SECONDS, shield=True):
             await abort(client)
             await abort(backend)
 

@@ -8,7 +8,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from trioproxy.net.stream import abort
-from trioproxy.proxy.closer import GOING_AWAY, Closer, Ended, Traffic
+from trioproxy.proxy.closer import ABORT_SECONDS, GOING_AWAY, Closer, Ended, Traffic
 from trioproxy.proxy.leg import ABNORMAL, Leg
 from trioproxy.proxy.leg_stream import Side
 from trioproxy.proxy.verdict import Verdict
@@ -38,9 +38,10 @@ async def forward_messages(
 ) -> Ended:
     """Forward messages both ways after the opening handshakes, until a side, a timeout or `closer` ends it.
 
-    Kind and boundaries of messages, and close codes with their reasons, arrive unchanged. A side that does
-    not take its messages stops the other one: at most `leg.QUEUE` + 2 messages are held each way. The closing
-    handshakes have `settings.close` seconds. Both streams are closed when this returns or is cancelled.
+    Kind and boundaries of messages, and close codes with their reasons, arrive unchanged; codes that wsproto
+    does not know (1004, 1014 to 2999) are protocol errors to it. A side that does not take its messages stops
+    the other one: at most `leg.QUEUE` + 2 messages are held each way. The closing handshakes have
+    `settings.close` seconds. Both streams are closed when this returns or is cancelled.
     """
 
     def leg(side: Side, stream: trio.abc.Stream) -> Leg:
@@ -70,8 +71,8 @@ async def forward_messages(
             nursery.cancel_scope.cancel()
         return ended
     finally:
-        # Does nothing to a stream that was closed; one that is still open has missed its closing handshake.
-        with trio.move_on_after(settings.close, shield=True):
+        # A stream that was closed does not mind. One that was not has missed its closing handshake: show that.
+        with trio.move_on_after(ABORT_SECONDS, shield=True):
             await abort(client)
             await abort(backend)
 

@@ -1,4 +1,4 @@
-"""A proxy, its clients and its backends in one trio program, without a socket.
+r"""A proxy, its clients and its backends in one trio program, without a socket.
 
 For tests of code that lives behind or in front of a reverse proxy, and of trioproxy itself. Everything runs on
 memory streams, so `trio.testing.MockClock` works, and nothing is left behind when the block ends.
@@ -8,10 +8,10 @@ memory streams, so `trio.testing.MockClock` works, and nothing is left behind wh
             backend = harness.network.listen("kernel", 8888)
             harness.set_routes([backend.route("alice", "jupyter")])
             client = await harness.connect()
-            await client.send(b"GET /alice/jupyter/api HTTP/1.1\\r\\nHost: hub\\r\\n\\r\\n")
+            await client.send(b"GET /alice/jupyter/api HTTP/1.1\r\nHost: hub\r\n\r\n")
             kernel = await backend.accept()
             assert (await kernel.read_head()).startswith(b"GET /api HTTP/1.1")
-            await kernel.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+            await kernel.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             assert (await client.read_response()).body == b"ok"
 
 `open_proxy` gives a `Harness`. `MemoryNetwork` is where it dials, `MemoryBackend` accepts there, and a `Wire` is a

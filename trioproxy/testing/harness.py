@@ -45,6 +45,7 @@ class Harness:
         self.proxy = Proxy(config, dial=network.dial, access_log=self.log, metrics=metrics)
         self._handler_nursery = handler_nursery
         self._version = 0
+        self._ended = trio.Event()
 
     @property
     def records(self) -> list[RequestRecord]:
@@ -88,7 +89,10 @@ class Harness:
             try:
                 await self.proxy.serve_connection(PrefixedStream(theirs), peer)
             finally:
-                await trio.aclose_forcefully(theirs)
+                with trio.move_on_after(1, shield=True):
+                    await trio.aclose_forcefully(theirs)
+                self._ended.set()
+                self._ended = trio.Event()
 
         self._handler_nursery.start_soon(serve)
         return Wire(ours)
@@ -99,6 +103,12 @@ class Harness:
         await wire.send(raw)
         return wire
 
+    async def all_ended(self) -> None:
+        """Wait until the proxy serves no client connection any more."""
+        await trio.lowlevel.checkpoint()
+        while self.proxy.live:
+            await self._ended.wait()
+
 
 @asynccontextmanager
 async def open_proxy(
@@ -107,11 +117,17 @@ async def open_proxy(
     """Run a proxy while inside.
 
     `config` holds sections as in the configuration file: `{"timeouts": {"head": "1s"}}`. When the block ends,
-    connections that are still open are cut.
+    connections that are still open are cut. An exception of the block leaves it as it is, without a group around it.
     """
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         harness = Harness(Config.model_validate(config or {}), network or MemoryNetwork(), nursery)
         await nursery.start(harness.proxy.run)
         harness.set_routes(routes)
-        yield harness
+        try:
+            yield harness
+        except Exception as error:  # noqa: BLE001 - kept from the nursery, which would put it into a group
+            failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import trio
@@ -60,15 +59,18 @@ class MemoryNetwork:
         return backend
 
     async def dial(self, backend: Backend) -> trio.abc.HalfCloseableStream:
-        """Connect. Raises ConnectFailed where nobody listens."""
+        """Connect. Raises ConnectFailed where nobody listens, and where the backlog is full."""
         await trio.lowlevel.checkpoint()
         target = self._backends.get((backend.host, backend.port))
         if target is None or not target.accepting:
             raise ConnectFailed(f"{backend.host}:{backend.port} refused the connection")
         target.dials += 1
         if not target.answering:
-            await trio.sleep(math.inf)
-        return target.connect()
+            await trio.sleep_forever()
+        try:
+            return target.connect()
+        except trio.WouldBlock:
+            raise ConnectFailed(f"{backend.host}:{backend.port} has too many connections to accept") from None
 
     def leaked(self) -> list[str]:
         """Addresses to which the proxy still holds a connection, one entry for each."""

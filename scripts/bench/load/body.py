@@ -59,7 +59,8 @@ def upload(port: int, path: str, size: int) -> None:
     """Send a chunked body and check that it arrived. Raises BenchError."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(
-            f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+            f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n".encode()
+            + b"Connection: close\r\n\r\n"
         )
         for _ in range(size // BLOCK_BYTES):
             sock.sendall(CHUNKED_BLOCK)

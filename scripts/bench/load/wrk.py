@@ -31,9 +31,9 @@ def read_headers(file: Path) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-async def request(url: str, *, headers: Path | None, seconds: float, core: int, body_bytes: int) -> HttpLoad:
+async def request(url: str, *, headers: Path | None, seconds: int, core: int, body_bytes: int) -> HttpLoad:
     """Ask for `url` for so many seconds. Raises BenchError when an answer was not 200 or had no body of that size."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(SCRIPT), url]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT), url]
     output = await run_to_end([*command, "--", *([str(headers)] if headers else [])], core=core)
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     if found["broken"] or found["refused"] or not found["requests"]:

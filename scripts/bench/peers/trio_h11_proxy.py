@@ -15,8 +15,17 @@ import h11
 import trio
 
 HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade".split()
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
 )
 READ_BYTES = 64 * 1024
 Headers = list[tuple[bytes, bytes]]
@@ -54,7 +63,7 @@ class Leg:
 async def serve(idle: deque[Leg], backend_port: int, stream: trio.SocketStream) -> None:
     """Serve one client connection."""
     client = Leg(stream, h11.SERVER)
-    host, port, *_ = stream.socket.getpeername()
+    host = stream.socket.getpeername()[0]
     async with stream:
         while True:
             try:
@@ -62,13 +71,17 @@ async def serve(idle: deque[Leg], backend_port: int, stream: trio.SocketStream) 
                 if not isinstance(request, h11.Request):
                     return
                 backend = idle.pop() if idle else Leg(await trio.open_tcp_stream("127.0.0.1", backend_port), h11.CLIENT)
+            except (h11.ProtocolError, trio.BrokenResourceError, OSError):
+                return
+            try:
                 await forward(client, backend, request, host)
             except (h11.ProtocolError, trio.BrokenResourceError):
                 return
-            if backend.reusable():
-                idle.append(backend)
-            else:
-                await backend.stream.aclose()
+            finally:
+                if backend.reusable():
+                    idle.append(backend)
+                else:
+                    await trio.aclose_forcefully(backend.stream)
             if not client.reusable():
                 return
 
@@ -83,9 +96,7 @@ async def forward(client: Leg, backend: Leg, request: h11.Request, peer: str) ->
     while isinstance(response := await backend.next_event(), h11.InformationalResponse):
         pass
     await client.send(
-        h11.Response(
-            status_code=response.status_code, headers=end_to_end(response.headers), reason=response.reason
-        )
+        h11.Response(status_code=response.status_code, headers=end_to_end(response.headers), reason=response.reason)
     )
     await copy_body(backend, client)
 

@@ -1,0 +1,89 @@
+"""The command line of the benchmark, behind `scripts/bench/run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from bench.bench import FULL, QUICK, Bench, Plan
+from bench.errors import BenchError
+from bench.machine import describe, pick_cores, raise_open_files, versions
+from bench.report import Circumstances, show_result, write_json
+from bench.result import Result
+from bench.rows import bodies, memory, requests, websockets
+
+Row = Callable[[Bench], Awaitable[Result]]
+
+ROWS: dict[str, Row] = {
+    "requests-browser": requests.browser_requests,
+    "requests-bare": requests.bare_requests,
+    "body-length": bodies.known_length,
+    "body-chunked": bodies.chunked,
+    "websocket-ping-pong": websockets.ping_pong,
+    "memory-idle-http": memory.idle_connections,
+    "memory-idle-websocket": memory.idle_websockets,
+    "memory-growth": memory.growth,
+}
+
+
+def main() -> int:
+    """Measure and report. Exit codes: 0 measured, 1 something was wrong, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__)
+    thoroughness = parser.add_mutually_exclusive_group()
+    thoroughness.add_argument("--quick", action="store_true", help="under two minutes, the nearest peers (default)")
+    thoroughness.add_argument("--full", action="store_true", help="under twenty minutes, all peers")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to a file")
+    parser.add_argument("--only", metavar="ROW", action="append", choices=list(ROWS), help="; ".join(ROWS))
+    arguments = parser.parse_args()
+    plan = FULL if arguments.full else QUICK
+    rows = [ROWS[name] for name in arguments.only] if arguments.only else list(ROWS.values())
+    # SIGTERM ends it like Ctrl-C does: through every `finally`.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        trio.run(partial(_run, plan, rows, arguments.json))
+    except BenchError as error:
+        print(f"scripts/bench/run: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
+    cores = pick_cores()
+    raise_open_files()
+    os.sched_setaffinity(0, {cores.load})
+    chp = Path(sys.prefix) / "chp"
+    circumstances = Circumstances(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=" ".join(["scripts/bench/run", *sys.argv[1:]]),
+        plan=asdict(plan),
+        machine=describe(),
+        versions=versions(chp / "node_modules/configurable-http-proxy" if plan.full else None),
+    )
+    print(circumstances.text() + "\n", flush=True)
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="trioproxy-bench-") as folder:
+        bench = Bench(plan, cores, Path(folder), chp)
+        for number, row in enumerate(rows):
+            own = bench.folder / str(number)
+            own.mkdir()
+            result = await row(Bench(plan, cores, own, chp))
+            results.append(result)
+            print(show_result(result), flush=True)
+    if json_file is not None:
+        write_json(json_file, circumstances, results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The benchmark as a whole: how long, with whom, where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.machine import Cores
+from bench.peer import Peer, Proxy, free_port, start
+from bench.process import running
+
+ANSWER = "".join(chr(ord("a") + i % 26) for i in range(100))
+"""What the backend of the request rows answers: 100 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How thoroughly to measure."""
+
+    name: str
+    rounds: int
+    seconds: int  # of one measurement; wrk knows no less than one
+    warm_up: int  # seconds, before the first one of each contender
+    downloads: int  # of 100 MB each, in one measurement
+    full: bool  # all peers
+
+
+QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=3, full=False)
+FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, full=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One run of the benchmark. `folder` is temporary; `chp` is where configurable-http-proxy is installed."""
+
+    plan: Plan
+    cores: Cores
+    folder: Path
+    chp: Path
+
+    def progress(self, text: str) -> None:
+        """Tell whoever waits."""
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    @asynccontextmanager
+    async def proxies(self, peers: Sequence[Peer], *, backend: int) -> AsyncGenerator[dict[str, Proxy]]:
+        """All of them in front of one backend, side by side on the proxies' core; idle ones cost nothing."""
+        async with AsyncExitStack() as stack:
+            started: dict[str, Proxy] = {}
+            for peer in peers:
+                proxy = start(peer, backend=backend, folder=self.folder, core=self.cores.proxy, chp=self.chp)
+                started[peer.name] = await stack.enter_async_context(proxy)
+            yield started
+
+    @asynccontextmanager
+    async def answering_backend(self) -> AsyncGenerator[int]:
+        """nginx with a bare answer; its port."""
+        port = free_port()
+        template = (Path(__file__).parent / "backends/nginx.conf").read_text(encoding="utf-8")
+        for name, value in (("folder", str(self.folder)), ("port", str(port)), ("answer", ANSWER)):
+            template = template.replace(f"@{name}@", value)
+        configuration = self.folder / f"backend-{port}.conf"
+        configuration.write_text(template, encoding="utf-8")
+        argv = ["nginx", "-c", str(configuration)]
+        async with running(f"backend-{port}", argv, core=self.cores.load, folder=self.folder, port=port):
+            yield port
+
+    @asynccontextmanager
+    async def bodies_backend(self) -> AsyncGenerator[int]:
+        """The server of large bodies; its port."""
+        port = free_port()
+        argv = self.module("bench.backends.bodies", str(port))
+        async with running(f"backend-{port}", argv, core=self.cores.load, folder=self.folder, port=port):
+            yield port
+
+    def module(self, name: str, *arguments: str) -> list[str]:
+        """The command that runs a module of ours."""
+        return [sys.executable, "-P", "-m", name, *arguments]
