@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrioproxyError as error:
         _complain(f"trioproxy: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 1
     except BrokenPipeError:
         # Whoever read our output (head, less) has had enough. Python's last flush must not meet the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

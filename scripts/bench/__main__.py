@@ -44,13 +44,14 @@ def main() -> int:
     thoroughness.add_argument("--full", action="store_true", help="under twenty minutes, all peers")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to a file")
     parser.add_argument("--only", metavar="ROW", action="append", choices=list(ROWS), help="; ".join(ROWS))
+    parser.add_argument("--chp", metavar="DIR", type=Path, default=Path(), help="where configurable-http-proxy is")
     arguments = parser.parse_args()
     plan = FULL if arguments.full else QUICK
     rows = [ROWS[name] for name in arguments.only] if arguments.only else list(ROWS.values())
     # SIGTERM ends it like Ctrl-C does: through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        trio.run(partial(_run, plan, rows, arguments.json))
+        trio.run(partial(_run, plan, rows, arguments.json, arguments.chp))
     except BenchError as error:
         print(f"scripts/bench/run: {error}", file=sys.stderr)
         return 1
@@ -59,14 +60,13 @@ def main() -> int:
     return 0
 
 
-async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
+async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None, chp: Path) -> None:
     cores = pick_cores()
     raise_open_files()
     os.sched_setaffinity(0, {cores.load})
-    chp = Path(sys.prefix) / "chp"
     circumstances = Circumstances(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=" ".join(["scripts/bench/run", *sys.argv[1:]]),
+        command=" ".join(["scripts/bench/run", *arguments]),
         plan=asdict(plan),
         machine=describe(),
         versions=versions(chp / "node_modules/configurable-http-proxy" if plan.full else None),

@@ -19,7 +19,9 @@ import trio
 from bench.errors import BenchError
 
 START_SECONDS = 30.0
+RUN_SECONDS = 120.0  # that a load generator may take
 END_SECONDS = 3.0  # between SIGTERM and SIGKILL
+GIVE_UP_SECONDS = 2 * END_SECONDS + 1
 LOOK_SECONDS = 0.02  # how often a starting process is looked at: other people's programs do not say that they are ready
 
 _MEMORY = re.compile(r"^(VmRSS|VmHWM):\s+(\d+) kB$", re.MULTILINE)
@@ -107,13 +109,12 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
 
 async def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children: politely, then by force."""
-    with trio.CancelScope(shield=True):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal(process, number)
-            with trio.move_on_after(END_SECONDS):
-                await ended(process)
-                break
-        _signal(process, signal.SIGKILL)  # a child may have outlived it; while one does, the group's id is not reused
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(process, number)
+        with trio.move_on_after(END_SECONDS):
+            await ended(process)
+            break
+    _signal(process, signal.SIGKILL)  # a child may have outlived it; while one does, the group's id is not reused
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -145,7 +146,8 @@ async def running(
         if process.poll() is not None:
             raise BenchError(f"{name} has died:\n{tail(log)}")
     finally:
-        await end(process)
+        with trio.move_on_after(GIVE_UP_SECONDS, shield=True):
+            await end(process)
 
 
 async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: int, ready: bytes) -> None:
@@ -163,15 +165,18 @@ async def run_to_end(argv: Sequence[str], *, core: int) -> str:
     """Run a load generator to its end; its standard output. Raises BenchError when it fails."""
     with TemporaryFile() as output, TemporaryFile() as errors:
         process = spawn(argv, core=core, stdout=output, stderr=errors)
+        code: int | str = f"no end within {RUN_SECONDS:g} s"
         try:
-            code = await ended(process)
+            with trio.move_on_after(RUN_SECONDS):
+                code = await ended(process)
         finally:
-            await end(process)
+            with trio.move_on_after(GIVE_UP_SECONDS, shield=True):
+                await end(process)
         output.seek(0)
         errors.seek(0)
         text = output.read().decode()
         if code:
-            raise BenchError(f"{' '.join(argv)} failed with {code}:\n{text}{errors.read().decode()}")
+            raise BenchError(f"{' '.join(argv)} failed: {code}:\n{text}{errors.read().decode()}")
     return text
 
 
@@ -182,8 +187,9 @@ async def holding(argv: Sequence[str], *, core: int) -> AsyncGenerator[None]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        await trio.lowlevel.wait_readable(process.stdout.fileno())
-        if not process.stdout.readline():
+        with trio.move_on_after(RUN_SECONDS) as limit:
+            await trio.lowlevel.wait_readable(process.stdout.fileno())
+        if limit.cancelled_caught or not process.stdout.readline():
             raise BenchError(f"{' '.join(argv)} failed; its message is above")
         yield
         process.stdin.close()
@@ -192,4 +198,5 @@ async def holding(argv: Sequence[str], *, core: int) -> AsyncGenerator[None]:
     finally:
         process.stdin.close()
         process.stdout.close()
-        await end(process)
+        with trio.move_on_after(GIVE_UP_SECONDS, shield=True):
+            await end(process)

@@ -279,6 +279,16 @@ async def test_a_socket_that_cannot_listen_is_a_plain_error() -> None:
     assert sock.fileno() == -1
 
 
+async def test_a_bug_in_the_trigger_leaves_as_it_came() -> None:
+    async def broken() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    app = create_app(FakeWorker(), token=TOKEN)
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        await serve_management(app, socket.create_server(("127.0.0.1", 0)), shutdown_trigger=broken)
+
+
 async def test_the_server_does_not_talk_and_its_errors_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(FakeWorker()) as served, served.client() as client:

@@ -93,8 +93,7 @@ async def test_signs_of_life_go_on_while_the_loop_turns(manager: tuple[str, sock
 
 
 async def test_nobody_who_asks_for_no_signs_of_life_gets_them(manager: tuple[str, socket.socket]) -> None:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(Notifier({"NOTIFY_SOCKET": manager[0]}).run_watchdog)
+    await Notifier({"NOTIFY_SOCKET": manager[0]}).run_watchdog()
     manager[1].setblocking(False)
     with pytest.raises(BlockingIOError):
         manager[1].recv(1000)

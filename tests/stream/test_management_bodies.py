@@ -181,6 +181,14 @@ async def test_a_body_too_large_is_413_before_it_has_come(autojump_clock: trio.t
     assert trio.current_time() - began == pytest.approx(bodies.LINGER_SECONDS)
 
 
+async def test_a_body_that_nobody_reads_is_kept_only_up_to_the_bound(autojump_clock: trio.testing.MockClock) -> None:
+    client = Client(FakeWorker())
+    client.app.config["MAX_CONTENT_LENGTH"] = 1000
+    response = await client.call("DELETE", "/v1/routes/s1/jupyter", data=b"x" * 5000)
+    assert response.status_code == 404
+    assert trio.current_time() < bodies.LINGER_SECONDS
+
+
 async def test_a_body_that_stops_coming_is_408_after_ten_seconds(autojump_clock: trio.testing.MockClock) -> None:
     client = Client(FakeWorker()).app.test_client()
     headers = {**JSON, "Authorization": f"Bearer {TOKEN}"}

@@ -140,6 +140,15 @@ async def test_a_listing_by_session_or_service_has_only_those() -> None:
     assert await names("session_id=nobody") == []
 
 
+@pytest.mark.parametrize("position", [0, 255, 256, 511, 512, 599])
+async def test_a_listing_finds_the_one_route_among_many(position: int) -> None:
+    worker = FakeWorker()
+    worker.catalog.replace("store", [route(f"s{i}") for i in range(600)])
+    wanted = list(worker.catalog.table.routes)[position][0]
+    body = await body_of(await Client(worker).get(f"/v1/routes?session_id={wanted}"))
+    assert [r["session_id"] for r in body["routes"]] == [wanted]
+
+
 async def test_a_listing_by_inactivity_has_what_was_used_before_that_and_no_etag() -> None:
     worker = FakeWorker()
     worker.started_at = 900.0

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 import trio
-from path_scene import CHUNKED, OK, answer, assert_all_over, chunks, exchange, failures, get, last_record, post, scene
+from path_scene import (
+    CHUNKED,
+    OK,
+    answer,
+    assert_all_over,
+    begun,
+    chunks,
+    exchange,
+    failures,
+    get,
+    last_record,
+    post,
+    scene,
+)
 from trio.testing import MockClock
 
 from trioproxy.testing import MemoryBackend
@@ -64,7 +77,7 @@ async def test_body_bytes_beyond_it_after_the_answer_has_begun_cut_it(autojump_c
         client = await harness.send(CHUNKED_POST)
         served = await backend.accept()
         await answer(served, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
-        await client.read_until(b"ab")
+        assert await begun(client, 2) == b"ab"
         await client.send(chunks(b"0123456789a"))
         with pytest.raises(trio.BrokenResourceError):
             await client.read_all()

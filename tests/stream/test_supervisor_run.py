@@ -93,6 +93,7 @@ async def test_the_management_api_answers_during_the_drain(autojump_clock: trio.
         assert "management gone" not in world.log
         assert (await world.worker.report()).draining
         assert [info.state for info in world.worker.forwarders()] == ["draining"]
+        assert world.worker.readiness().reasons == ("draining",)
 
 
 async def test_worker_drain_timeout_ends_connections_that_go_on(autojump_clock: trio.abc.Clock) -> None:

@@ -89,16 +89,13 @@ async def test_a_service_that_ends_is_not_started_again(autojump_clock: trio.abc
         starts.append(trio.current_time())
         task_status.started()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(keep_running, "short", service)
+    await keep_running("short", service)
     assert len(starts) == 1
 
 
 async def test_an_essential_service_that_crashes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     crashes: list[str] = []
-    async with trio.open_nursery() as nursery:
-        service = Flaky(0.001)
-        await nursery.start(partial(run_essential, "flaky", service, lambda: crashes.append("crashed")))
+    await run_essential("flaky", Flaky(0.001), lambda: crashes.append("crashed"))
     assert crashes == ["crashed"]
     assert "ZeroDivisionError: flaky" in caplog.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import trio
@@ -188,8 +189,8 @@ async def test_a_message_over_max_message_is_refused_when_it_is_announced(
     async with forwarding(max_message=100) as between:
         offender, other = sides(between, side)
         await offender.send(TextMessage(data="before"))
-        for size in fragments:
-            await offender.send(BytesMessage(data=bytes(size), message_finished=False))
+        *first, last = [BytesMessage(data=bytes(size), message_finished=False) for size in fragments]
+        await offender.send(*first, replace(last, message_finished=True))
         close = await offender.receive()
         assert close == CloseConnection(code=1009, reason="larger than 100 bytes")
         assert await other.message() == "before"
@@ -217,8 +218,8 @@ async def test_a_tls_client_that_was_too_long_is_let_go_when_it_answers(autojump
         return far, NoHalfClose(near)
 
     async with forwarding(client_pair=pair, max_message=100) as between:
-        too_long = between.client.frames.send(BytesMessage(data=bytes(1000)))
-        await between.client.stream.send_all(too_long[:500])
+        too_long = between.client.frames.send(BytesMessage(data=b"\x88" * 1000))
+        await between.client.stream.send_all(too_long + too_long[:500])
         await between.client.receive()
         await between.client.stream.send_all(too_long[500:] + between.client.frames.send(CloseConnection(code=1009)))
         started = trio.current_time()
@@ -241,6 +242,7 @@ async def test_a_closer_ends_both_sides_with_its_code_and_reason(autojump_clock:
 async def test_a_closer_may_be_asked_before_there_is_anything_to_close(autojump_clock: MockClock) -> None:
     async with forwarding(start=False) as between:
         between.closer.request(1001, "early", error="closed")
+        between.closer.request(4000, "too late", error="other")
         async with between.running():
             assert await between.client.closing() == (1001, "early")
             assert await between.backend.closing() == (1001, "early")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, lockstep_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 from websocket_peer import (
     BytesMessage,
     CloseConnection,
@@ -133,6 +133,22 @@ async def test_ping_timeout_finds_a_side_that_does_not_even_take_the_ping(side: 
 
 
 @pytest.mark.parametrize("side", SIDES)
+async def test_nothing_follows_a_ping_that_was_cut_short(side: str, autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
+        _stuck, other = sides(between, side)
+        nursery.start_soon(answer_pings, other)
+        ended = await between.end()
+        assert (ended.by, ended.error) == (side, "ping_timeout")
+        assert trio.current_time() - started == pytest.approx(50)  # no close frame waits to be taken
+
+
+@pytest.mark.parametrize("side", SIDES)
 async def test_any_byte_within_ping_timeout_proves_life(side: str, autojump_clock: MockClock) -> None:
     async with forwarding(ping_interval=30, ping_timeout=20) as between, trio.open_nursery() as nursery:
         slow, other = sides(between, side)
@@ -239,3 +255,44 @@ async def test_who_closes_but_takes_no_answer_is_given_up_after_a_ping_interval(
         nursery.start_soon(answer_pings, other)
         assert await between.end() == Ended(4000, "bye", side, None)
         assert trio.current_time() - started == pytest.approx(36)
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_what_was_said_before_a_close_has_more_time_than_that(side: str, autojump_clock: MockClock) -> None:
+    async with (
+        forwarding(
+            client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, ping_interval=30, ping_timeout=20
+        ) as between,
+        trio.open_nursery() as nursery,
+    ):
+        leaving, slow = sides(between, side)
+
+        async def leave() -> None:
+            await leaving.send(BytesMessage(data=bytes(20 * PIECE)))
+            await leaving.closed_by(4000, "bye")
+
+        nursery.start_soon(leave)
+        received = 0
+        while received < 20 * PIECE:
+            await trio.sleep(15)
+            received += len(await slow.stream.receive_some(PIECE))
+        await answer_pings(slow)
+        assert await between.end() == Ended(4000, "bye", side, None)
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_timeouts_close_bounds_the_end_of_who_breaks_the_protocol_and_reads_nothing(
+    side: str, autojump_clock: MockClock
+) -> None:
+    async with (
+        forwarding(client_pair=lockstep_stream_pair, backend_pair=lockstep_stream_pair, close=3) as between,
+        trio.open_nursery() as nursery,
+    ):
+        offender, other = sides(between, side)
+        await other.send(BytesMessage(data=bytes(1000)))
+        nursery.start_soon(answer_pings, other)
+        await offender.stream.send_all(b"\x83\x80mask" if side == "client" else b"\x83\x00")  # no such opcode
+        await wait_all_tasks_blocked()
+        started = trio.current_time()
+        assert (await between.end()).error == "protocol_error"
+        assert trio.current_time() - started <= 3

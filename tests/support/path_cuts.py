@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -16,9 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from trioproxy.control.messages import CloseConnection, StartDrain
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.testing import Harness, MemoryBackend, Wire, open_proxy
+from trioproxy.testing.pipe import PipeEnd
 
 GRACE = 5.0  # seconds from the start of a drain to the cut of what is left
-CONFIG = {"timeouts": {"keep_alive": "40s", "stall": "50s", "response_head": "30s", "connect": "3s"}}
+TIMEOUTS = {"keep_alive": "40s", "stall": "50s", "response_head": "30s", "connect": "3s"}
+CLIENT = "192.0.2.1"  # whose connection is cut; others are extras
 
 
 @dataclass
@@ -29,7 +31,6 @@ class Stage:
     client: Wire
     connection: LiveConnection
     backends: list[MemoryBackend]
-    tasks: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
     def backend(self) -> MemoryBackend:
@@ -37,18 +38,18 @@ class Stage:
 
 
 Scenario = Callable[[Stage], Awaitable[None]]
-"""Plays client and backends at once, from the client's first byte on; may fail when it was cut."""
+"""Plays client and backends, from the client's first byte on. It may fail when it was cut."""
 Cut = Callable[[Stage], None]
 
 
 def client_reset(stage: Stage) -> None:
-    assert isinstance(stage.client.stream, type(stage.client.stream))
-    stage.client.stream.reset()  # type: ignore[attr-defined]
+    assert isinstance(stage.client.stream, PipeEnd)
+    stage.client.stream.reset()
 
 
 def client_eof(stage: Stage) -> None:
-    if not stage.client.stream.closed:  # type: ignore[attr-defined]
-        stage.client.stream.end()  # type: ignore[attr-defined]
+    assert isinstance(stage.client.stream, PipeEnd)
+    _end_sending(stage.client.stream)
 
 
 def backend_reset(stage: Stage) -> None:
@@ -60,11 +61,10 @@ def backend_reset(stage: Stage) -> None:
 def backend_eof(stage: Stage) -> None:
     for backend in stage.backends:
         for end in backend.open:
-            if not end.closed:
-                end.end()
+            _end_sending(end)
 
 
-def cancel(stage: Stage) -> None:
+def operator(stage: Stage) -> None:
     stage.harness.proxy.execute(CloseConnection(stage.connection.id))
 
 
@@ -76,13 +76,18 @@ def nothing(stage: Stage) -> None:
     return
 
 
-CUTS: list[Cut] = [client_reset, client_eof, backend_reset, backend_eof, cancel, drain]
+CUTS: list[Cut] = [client_reset, client_eof, backend_reset, backend_eof, operator, drain]
+
+
+def _end_sending(end: PipeEnd) -> None:
+    if not end.closed:
+        end.end()
 
 
 class Steps(Instrument):
-    """Counts the steps of one connection's tasks, and cuts behind the `at`-th: the task waits for something then.
+    """Counts the steps of the first connection's tasks, and cuts behind the `at`-th: then the task waits for something.
 
-    With `early` it cuts in front of that step: what the task waited for has come already, and it does not know yet.
+    With `early` it cuts in front of that step: what the task waited for has come, and it does not know yet.
     """
 
     def __init__(self, at: int, *, early: bool) -> None:
@@ -114,49 +119,63 @@ class Steps(Instrument):
             cut()
 
 
-async def play(scenario: Scenario, cut: Cut, at: int, *, early: bool = False, **pool: Any) -> int:
+async def play(scenario: Scenario, cut: Cut, at: int, *, early: bool, pool: dict[str, Any]) -> int:
     """Play once, cut at this step, and check that nothing is left; how many steps there were."""
-    async with open_proxy(config={**CONFIG, "pool": pool}) as harness:
-        steps = Steps(at, early=early)
+    async with open_proxy(config={"timeouts": TIMEOUTS, "pool": pool}) as harness:
         backends = [harness.network.listen(f"kernel{number}", 8888) for number in (1, 2)]
         harness.set_routes([backends[0].route("s", "web", backends=[one.as_backend() for one in backends])])
-        async with _instrument(steps):
-            client = await harness.connect()
-            while not len(harness.proxy.live):
-                await trio.lowlevel.checkpoint()
-            stage = Stage(harness, client, next(iter(harness.proxy.live)), backends)
+        steps = Steps(at, early=early)
+        with _listening(steps):
+            client = await harness.connect(host=CLIENT)
+            await wait_all_tasks_blocked()
+            [connection] = harness.proxy.live
+            stage = Stage(harness, client, connection, backends)
             steps.cut = lambda: cut(stage)
             with trio.fail_after(10_000):
-                with suppress(EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
-                    await scenario(stage)
-                await client.aclose()
-                await _end(harness)
-        await _check(harness, stage)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_perform, scenario, stage)
+                    await _end(harness)
+                    nursery.cancel_scope.cancel()
+        await _check(harness, connection)
         return steps.count
 
 
+async def _perform(scenario: Scenario, stage: Stage) -> None:
+    try:
+        await scenario(stage)
+    except* (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    await stage.client.aclose()
+
+
 async def _end(harness: Harness) -> None:
-    if harness.proxy.drain.active:
-        with trio.move_on_after(GRACE):
-            await harness.all_ended()
-        for connection in list(harness.proxy.live):
-            connection.end("the grace is over", error="draining")
-    await harness.all_ended()
+    """Wait until all connections have ended; in a drain, cut them when its grace is over, as a forwarder does."""
+    async with trio.open_nursery() as nursery:
+
+        async def cut_late_ones() -> None:
+            await harness.proxy.drain.started.wait()
+            await trio.sleep(GRACE)
+            for connection in list(harness.proxy.live):
+                connection.scope.cancel()
+
+        nursery.start_soon(cut_late_ones)
+        await harness.all_ended()
+        nursery.cancel_scope.cancel()
 
 
-async def _check(harness: Harness, stage: Stage) -> None:
+async def _check(harness: Harness, connection: LiveConnection) -> None:
     await trio.sleep(60)  # idle connections expire, and the reaper comes by
     await wait_all_tasks_blocked()
     assert {name: count for name, count in in_use(harness).items() if count} == {}
     assert harness.network.leaked() == []
-    assert harness.proxy.pool.rooms == 0
-    mine = [record for record in harness.records if record.client == "192.0.2.1"]
-    assert len(mine) == stage.connection.requests
-    assert all(record.status or record.error for record in mine)
+    assert harness.proxy.pool._rooms == {}
+    records = [record for record in harness.records if record.client == CLIENT]
+    assert len(records) == connection.requests
+    assert all(record.status or record.error for record in records)
 
 
-@asynccontextmanager
-async def _instrument(instrument: Instrument) -> AsyncGenerator[None]:
+@contextmanager
+def _listening(instrument: Instrument) -> Generator[None]:
     trio.lowlevel.add_instrument(instrument)
     try:
         yield

@@ -50,6 +50,12 @@ async def answer(wire: Wire, response: bytes = OK) -> bytes:
     return head
 
 
+async def begun(wire: Wire, count: int) -> bytes:
+    """Read a head and this many bytes behind it; those bytes."""
+    await wire.read_head()
+    return await wire.read_exactly(count)
+
+
 async def exchange(harness: Harness, backend: MemoryBackend, raw: bytes = GET) -> tuple[Wire, Wire, Response]:
     """One request over a new connection to a new backend connection: client, backend, what the client got."""
     client = await harness.send(raw)

@@ -155,6 +155,7 @@ async def running_worker(
     command: Sequence[str | Path] = (sys.executable, "-m", "trioproxy", "run"),
     environ: Mapping[str, str] | None = None,
     trusted: Path | None = None,
+    start_seconds: float = 60.0,
     seconds: float = 90.0,
 ) -> AsyncIterator[Worker]:
     """Run a worker while the block runs, which has `seconds` at most.
@@ -170,7 +171,7 @@ async def running_worker(
     write_config(path, tables)
     with trio.fail_after(seconds):
         async with running([*command, *arguments, "-c", path], environ=environ, grace=10) as program:
-            line = await program.stderr.line(lambda line: READY.match(line) is not None, seconds=60)
+            line = await program.stderr.line(lambda line: READY.match(line) is not None, seconds=start_seconds)
             announced = READY.match(line)
             assert announced is not None
             worker = Worker(program, announced, folder, path)

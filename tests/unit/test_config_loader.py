@@ -220,3 +220,13 @@ def test_a_secret_is_never_part_of_a_message(tmp_path: Path, text: str, flags: l
 def test_a_long_value_is_cut(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, f"[log]\nlevel = '{'x' * 5000}'")
     assert len(problem) < 400
+
+
+def test_a_folder_that_may_not_be_searched_is_told_and_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidden(type(Path())):
+        def is_file(self) -> bool:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("trioproxy.config.loader.SEARCHED", (Forbidden("/etc/trioproxy/config.toml"),))
+    with pytest.raises(ConfigError, match=r"/etc/trioproxy/config\.toml: cannot be read: Permission denied"):
+        load(None, environ={}, overrides=[])

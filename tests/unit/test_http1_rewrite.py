@@ -36,6 +36,9 @@ BY_HOST = Mapping(b"", b"app.example", b"10.0.0.5:8888")
         (b"http://10.0.0.5:8888/login?a", b"/s/v/login?a"),
         (b"//10.0.0.5:8888", b"/s/v/"),
         (b"http://10.0.0.5:8888#x", b"/s/v/#x"),
+        (b"http://hub:8888/login", b"/s/v/login"),
+        (b"http://Hub:8888", b"/s/v/"),
+        (b"http://hub:88880/login", b"http://hub:88880/login"),
         (b"http://hub/login", b"http://hub/login"),
         (b"http://hub:5050.evil/login", b"http://hub:5050.evil/login"),
         (b"http://user@hub:5050/", b"http://user@hub:5050/"),
@@ -56,6 +59,7 @@ def test_a_url_of_the_backends_own_root_is_mapped_and_no_other(value: bytes, map
         (b"/login", b"/login"),
         (b"http://app.example/login", b"http://app.example/login"),
         (b"http://10.0.0.5:8888/login", b"/login"),
+        (b"http://10.0.0.5:8888//evil.org/", b"//app.example//evil.org/"),
     ],
 )
 def test_a_route_addressed_by_host_has_nothing_to_add_but_hides_the_backends_address(value: bytes, mapped: bytes) -> None:

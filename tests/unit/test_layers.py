@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "trioproxy"
-MAX_LINES = 400
+MAX_LINES = {"trioproxy": 400, "scripts": 400, "tests": 500}
 
 LAYERS = (
     ("errors", "units", "__init__"),
@@ -82,13 +82,10 @@ def test_a_pure_room_has_no_clock_and_does_no_io(path: Path) -> None:
     assert used & IMPURE_MODULES == set()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for folder in ("trioproxy", "tests", "scripts") for path in (ROOT / folder).rglob("*.py")],
-    ids=name_of,
-)
+@pytest.mark.parametrize("path", [path for folder in MAX_LINES for path in (ROOT / folder).rglob("*.py")], ids=name_of)
 def test_no_file_grows_out_of_hand(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    limit = MAX_LINES[path.relative_to(ROOT).parts[0]]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 @pytest.mark.parametrize(

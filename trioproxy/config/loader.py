@@ -58,7 +58,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[s
     Raises:
         ConfigError: with one line per mistake.
     """
-    path = path or next((place for place in SEARCHED if place.is_file()), None)
+    path = path or _search()
     raw = _read(path) if path else {}
     problems: list[str] = []
     given = [*_from_environ(environ), *_from_flags(overrides, problems)]
@@ -84,6 +84,16 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[s
     if problems:
         raise ConfigError(problems)
     return Loaded(config, _origins(config, raw, sources, path), path, checked.warnings)
+
+
+def _search() -> Path | None:
+    for path in SEARCHED:
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:  # a folder we may not look into: what it says would be missed silently
+            raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trioproxy.http1.fields import Field, Fields, make_field, split_list, write
+from trioproxy.http1.fields import Fields, make_field, split_list, write
 from trioproxy.http1.forwarded import Origin
 from trioproxy.http1.framing import Coding
 from trioproxy.http1.head import RequestHead, ResponseHead
@@ -125,8 +125,10 @@ def _one_content_length(fields: Fields, lines: list[bytes]) -> Fields:
     if not lines or (len(lines) == 1 and b"," not in lines[0]):
         return fields
     # RFC 9110 §8.6: a list of equal lengths is replaced by one; different ones were refused when parsed.
-    kept: list[Field] = [field for field in fields if field[0] != b"content-length"]
-    kept.append(make_field(b"Content-Length", lines[0].partition(b",")[0].strip()))
+    kept = [field for field in fields if field[0] != b"content-length"]
+    place = next(at for at, field in enumerate(fields) if field[0] == b"content-length")
+    lower, name, value = fields[place]
+    kept.insert(place, (lower, name, value.partition(b",")[0].strip()))
     return kept
 
 

@@ -277,6 +277,7 @@ def _split_absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
         raise BadRequest("the target's authority differs from Host")
     if not valid_host(authority):
         raise BadRequest("the target's authority is not a host name with an optional port")
+    authority = host or authority
     if not rest and method == b"OPTIONS":
         return authority, b"*"  # RFC 9112 §3.2.4
     return authority, rest if rest.startswith(b"/") else b"/" + rest

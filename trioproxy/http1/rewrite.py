@@ -52,12 +52,19 @@ class Mapping:
         if found is None:
             return value
         start, authority, rest = found.groups()
-        if authority.lower() == self.backend.lower():
-            # The backend named itself by an address that clients cannot reach; the path alone will do.
-            return self.path(rest if rest.startswith(b"/") else b"/" + rest)
+        if authority.lower() in (self.backend.lower(), self._hybrid()):
+            # The backend named itself by an address that clients cannot reach; the path alone will do, unless it
+            # would read as a host.
+            mapped = self.path(rest if rest.startswith(b"/") else b"/" + rest)
+            return b"//" + self.host + mapped if mapped.startswith(b"//") else mapped
         if authority.lower() == self.host.lower():
             return start + authority + self.path(rest if rest.startswith(b"/") else b"/" + rest)
         return value
+
+    def _hybrid(self) -> bytes:
+        """What a server calls itself that takes its name from Host and its port from its socket, as nginx does."""
+        name = re.sub(rb":[0-9]*\Z", b"", self.host)
+        return (name + b":" + self.backend.rpartition(b":")[2]).lower()
 
     def refresh(self, value: bytes) -> bytes:
         """Map the URL in a Refresh field, which browsers read as HTML's `<meta http-equiv=refresh>`."""

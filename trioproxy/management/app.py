@@ -18,7 +18,7 @@ from trioproxy.management.events import Streams, event_calls
 from trioproxy.management.metrics import metrics_calls
 from trioproxy.management.openapi import Specification, openapi_calls
 from trioproxy.management.problems import Answers, bad_request
-from trioproxy.management.routes import route_calls
+from trioproxy.management.route_calls import route_calls
 from trioproxy.management.status import status_calls
 from trioproxy.management.traffic import traffic_calls
 

@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
 from quart import Response, request
 
 from trioproxy.control.messages import Activity
 from trioproxy.control.worker import Change, Worker
-from trioproxy.management.bodies import MIB, JsonBody, Query
-from trioproxy.management.calls import Answer, Call, ask, no_body, reply, tell
-from trioproxy.management.models import Changed, RouteFilter, RouteList, RoutePatch, RouteSet
-from trioproxy.management.problems import Mistake, Problem, bad_request
+from trioproxy.management.calls import ask, no_body, reply, tell
+from trioproxy.management.models import Changed
+from trioproxy.management.problems import Problem, bad_request
+from trioproxy.management.route_bodies import ALL, LISTING, ONE, PATCH
 from trioproxy.management.streaming import JsonList, stream
+from trioproxy.providers.store import RouteStore
 from trioproxy.routing.route import Route, RouteKey
 
-API_PROVIDER = "store"
+API_PROVIDER = RouteStore.name
 """The provider that holds the routes set here; it wins over every other one."""
-
-
-def _repeats(field: str, keys: Iterable[RouteKey]) -> list[Mistake]:
-    seen: dict[RouteKey, int] = {}
-    return [
-        Mistake(field=f"{field}[{index}]", message=f"names {'/'.join(key)} again, as {field}[{seen[key]}] does")
-        for index, key in enumerate(keys)
-        if seen.setdefault(key, index) != index
-    ]
-
-
-def _contradictions(patch: RoutePatch) -> list[Mistake]:
-    upsert = [route.key for route in patch.upsert]
-    both = set(upsert).intersection(patch.remove)
-    return [
-        *_repeats("upsert", upsert),
-        *_repeats("remove", patch.remove),
-        *(
-            Mistake(field=f"remove[{index}]", message=f"names {'/'.join(key)}, as upsert does")
-            for index, key in enumerate(patch.remove)
-            if key in both
-        ),
-    ]
-
-
-_LISTING = Query(RouteFilter)
-_ONE = JsonBody(Route, limit=MIB, optional=("session_id", "service"))
-_ALL = JsonBody(
-    RouteSet,
-    limit=64 * MIB,
-    listed="routes",
-    check=lambda body: _repeats("routes", (route.key for route in body.routes)),
-)
-_PATCH = JsonBody(RoutePatch, limit=64 * MIB, check=_contradictions)
 
 
 class RouteCalls:
@@ -66,7 +32,7 @@ class RouteCalls:
         The body can be sent back with PUT as it is. A listing by `inactive_since` has no ETag: activity is not
         part of the version.
         """
-        wanted = _LISTING.read()
+        wanted = LISTING.read()
         table = self._worker.catalog.table
         headers: dict[str, str] = {}
         activity: dict[RouteKey, Activity] = {}
@@ -96,7 +62,7 @@ class RouteCalls:
         With `If-Match` only if the table still has that version, so that of two writers one is told.
         """
         expected = self._expected_version()
-        routes = (await _ALL.read()).routes
+        routes = (await ALL.read()).routes
         change = await tell(partial(self._worker.replace_routes, routes, if_version=expected))
         if change is None:
             raise self._stale()
@@ -108,7 +74,7 @@ class RouteCalls:
         Removing a route that is not there is no mistake.
         """
         _refuse_if_match()
-        patch = await _PATCH.read()
+        patch = await PATCH.read()
         for key in patch.remove:
             if (holder := self._other_holder(key)) is not None:
                 raise _held_by(holder, key)
@@ -131,7 +97,7 @@ class RouteCalls:
         hidden until this one is removed.
         """
         _refuse_if_match()
-        route = await _ONE.read(session_id=session_id, service=service)
+        route = await ONE.read(session_id=session_id, service=service)
         change = await tell(self._worker.put_route, route)
         return _changed(change, done=201 if change.created else 200)
 
@@ -213,86 +179,3 @@ def _refuse_if_match() -> None:
     # To do the write all the same would be to break the caller's promise to themselves.
     if "If-Match" in request.headers:
         raise bad_request("If-Match is only for PUT /v1/routes")
-
-
-_ETAG = {"ETag": "The version of the table, in quotes."}
-_CONDITIONAL = {"If-None-Match": 'The ETag of an earlier answer: 304 when nothing has changed; also a list, or "*".'}
-_UNCHANGED = Answer("Nothing has changed since that version.", media=None, headers=_ETAG)
-_LATER = Answer("Kept; not every forwarder serves it yet.", Changed, headers=_ETAG)
-_DONE = Answer("Every live forwarder serves it.", Changed, headers=_ETAG)
-_GONE = Answer("Removed.", media=None, headers=_ETAG)
-_BAD = "The request is not valid; `errors` says where and why. Nothing was changed."
-_BUSY = "`overloaded`: the worker is too slow; or `not_stored`: the change cannot be kept, and was not made."
-_OTHERS = "The route comes from another provider, which the detail names."
-_BODY = {
-    400: _BAD,
-    408: "The body stopped coming.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    503: _BUSY,
-}
-
-
-def route_calls(worker: Worker) -> tuple[Call, ...]:
-    """The calls below /v1/routes."""
-    do = RouteCalls(worker)
-    all_of, session, one = "/v1/routes", "/v1/routes/<session_id>", "/v1/routes/<session_id>/<service>"
-    return (
-        Call(
-            "GET",
-            all_of,
-            do.list_routes,
-            "routes",
-            {200: Answer("The routes.", RouteList, headers=_ETAG), 304: _UNCHANGED},
-            {400: "A parameter is not valid.", 503: "`overloaded`: activity is not known in time."},
-            query=_LISTING,
-            headers=_CONDITIONAL,
-        ),
-        Call(
-            "PUT",
-            all_of,
-            do.replace_routes,
-            "routes",
-            {200: _DONE, 202: _LATER},
-            {**_BODY, 412: "The table has another version by now."},
-            body=_ALL,
-            headers={"If-Match": 'The ETag of the version this is based on; "*" = any.'},
-        ),
-        Call(
-            "PATCH", all_of, do.patch_routes, "routes", {200: _DONE, 202: _LATER}, {**_BODY, 409: _OTHERS}, body=_PATCH
-        ),
-        Call(
-            "GET",
-            one,
-            do.get_route,
-            "routes",
-            {200: Answer("The route.", Route, headers=_ETAG), 304: _UNCHANGED},
-            {400: _BAD, 404: "No route has these names."},
-            headers=_CONDITIONAL,
-        ),
-        Call(
-            "PUT",
-            one,
-            do.put_route,
-            "routes",
-            {200: _DONE, 201: Answer("Created, and served.", Changed, headers=_ETAG), 202: _LATER},
-            _BODY,
-            body=_ONE,
-        ),
-        Call(
-            "DELETE",
-            one,
-            do.delete_route,
-            "routes",
-            {202: _LATER, 204: _GONE},
-            {400: _BAD, 404: "No route has these names.", 409: _OTHERS, 503: _BUSY},
-        ),
-        Call(
-            "DELETE",
-            session,
-            do.delete_session,
-            "routes",
-            {202: _LATER, 204: _GONE},
-            {400: _BAD, 404: "The session has no routes.", 409: _OTHERS, 503: _BUSY},
-        ),
-    )

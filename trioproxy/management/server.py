@@ -65,7 +65,7 @@ class _Finishing:
         await self._app(scope, receive, send_whole)  # pyright: ignore[reportArgumentType]
 
 
-async def serve_management(  # noqa: ASYNC114, ASYNC128 - hypercorn calls started()
+async def serve_management(
     app: QuartTrio,
     sock: socket.socket,
     *,

@@ -26,10 +26,9 @@ def setup_logs(level: str, log_format: Format | None, stream: IO[str] | None = N
         log_format: None chooses "console" on a terminal, else "json".
         stream: where to write.
     """
-    if stream is None:
-        stream = sys.stderr
-    chosen = log_format or ("console" if stream.isatty() else "json")
-    handler = logging.StreamHandler(stream)
+    target: IO[str] = sys.stderr if stream is None else stream
+    chosen = log_format or ("console" if target.isatty() else "json")
+    handler = logging.StreamHandler(target)
     handler.setFormatter(JsonFormatter() if chosen == "json" else ConsoleFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:

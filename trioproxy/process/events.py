@@ -47,6 +47,7 @@ class EventLog:
 
     async def next_after(self, position: int) -> Event:
         """The oldest kept event with an id above `position`, once there is one."""
+        await trio.lowlevel.checkpoint()
         while self._last_id <= position:
             await self._added.wait()
         missing = self._events[0].id - position - 1

@@ -54,8 +54,8 @@ class Slot:
 
     @property
     def serves(self) -> bool:
-        """Whether the forwarder takes new connections and has a table of routes."""
-        return self._state == "ready" and self._table_version > 0
+        """Whether the forwarder lives and has a table of routes."""
+        return self.live and self._table_version > 0
 
     def info(self) -> ForwarderInfo:
         """How the forwarder fares."""

@@ -45,8 +45,8 @@ class Writes:
         """Create or replace one route."""
         async with self._lock:
             created = route.key not in self._held
-            await self._change([route], [])
-        return await self._published(created=created)
+            version = await self._change([route], [])
+        return Change(version, await self._publisher.publish(), created)
 
     async def remove(self, keys: list[RouteKey]) -> Change | None:
         """Remove routes in one version; None when none of them was there."""
@@ -54,14 +54,14 @@ class Writes:
             present = [key for key in keys if key in self._held]
             if not present:
                 return None
-            await self._change([], present)
-        return await self._published()
+            version = await self._change([], present)
+        return Change(version, await self._publisher.publish())
 
     async def patch(self, upsert: list[Route], remove: list[RouteKey]) -> Change:
         """Upsert and remove in one version."""
         async with self._lock:
-            await self._change(upsert, [key for key in remove if key in self._held])
-        return await self._published()
+            version = await self._change(upsert, [key for key in remove if key in self._held])
+        return Change(version, await self._publisher.publish())
 
     async def replace(self, routes: list[Route], *, if_version: int | None) -> Change | None:
         """Replace all routes; None when `if_version` is not the version in force."""
@@ -70,17 +70,15 @@ class Writes:
                 return None
             await self._store.replace(routes, version=self._catalog.version + 1)
             self._intake.replace(PROVIDER, routes)
-        return await self._published()
+            version = self._catalog.version
+        return Change(version, await self._publisher.publish())
 
     @property
     def _held(self) -> Mapping[RouteKey, Route]:
         return self._catalog.of_provider(PROVIDER)
 
-    async def _change(self, upsert: list[Route], remove: list[RouteKey]) -> None:
+    async def _change(self, upsert: list[Route], remove: list[RouteKey]) -> int:
         # No checkpoint in between: a caller that gives up leaves nothing kept that the table does not know.
         await self._store.apply(upsert=upsert, remove=remove, version=self._catalog.version + 1)
         self._intake.change(PROVIDER, upsert=upsert, remove=remove)
-
-    async def _published(self, *, created: bool = False) -> Change:
-        version = self._catalog.version
-        return Change(version, await self._publisher.publish(), created)
+        return self._catalog.version

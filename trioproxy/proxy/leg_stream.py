@@ -147,6 +147,8 @@ class LegStream(trio.abc.Stream):
 
         Only after trio-websocket's tasks are gone, as with `linger`. Raises BrokenResourceError.
         """
+        if not self._whole:
+            return  # the peer will not know what we said last: no clean end
         if self._side == "backend":
             await self._discard()
         await self._stream.aclose()

@@ -87,7 +87,6 @@ async def _pump(source: Leg, target: Leg, traffic: Traffic, verdict: Verdict) ->
         except ConnectionClosed:
             verdict.settle(source.ended())
             return
-        verdict.moved = trio.current_time()
         try:
             await send(message)
         except ConnectionClosed:

@@ -25,6 +25,7 @@ CHUNKED_BLOCK = b"".join(
 LAST_CHUNK = b"0\r\n\r\n"
 _GET = re.compile(rb"GET \S*/(length|chunked)/(\d+) HTTP/1\.[01]\r\n")
 _PUT = re.compile(rb"PUT \S+ HTTP/1\.1\r\n")
+_CLOSE = re.compile(rb"(?i)\r\nconnection: *close\r\n")
 _LENGTH = re.compile(rb"(?i)content-length:\s*(\d+)\r\n")
 
 
@@ -44,6 +45,8 @@ def serve(sock: socket.socket) -> None:
         try:
             while head := _read_head(reader):
                 _answer(sock, reader, head)
+                if _CLOSE.search(head):
+                    return
         except ConnectionError:
             return  # a client or proxy that has had enough
 

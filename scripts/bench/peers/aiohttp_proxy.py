@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 
 import aiohttp
 import uvloop
@@ -38,13 +37,12 @@ class Proxy:
         self._backend = backend
         self._session: aiohttp.ClientSession | None = None
 
-    async def lifespan(self, _app: web.Application) -> AsyncIterator[None]:
-        """Hold the client session."""
+    async def open(self, _app: web.Application) -> None:
+        """Make the client session; it lives as long as the process."""
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(
+        self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-        ) as self._session:
-            yield
+        )
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Forward a request."""
@@ -119,7 +117,7 @@ async def serve(port: int, backend_port: int) -> None:
     """Serve until killed."""
     proxy = Proxy(f"http://127.0.0.1:{backend_port}")
     app = web.Application(client_max_size=0)
-    app.cleanup_ctx.append(proxy.lifespan)
+    app.on_startup.append(proxy.open)
     app.router.add_route("*", "/{path:.*}", proxy.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

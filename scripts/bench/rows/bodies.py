@@ -6,7 +6,7 @@ import json
 
 from bench.backends.bodies import BLOCK_BYTES
 from bench.bench import Bench
-from bench.measure import CPU, SHARE, Measurement, Meter, interleave
+from bench.measure import CPU, SHARE, Measurement, Meter, interleave, note_limits
 from bench.peer import AIOHTTP, CADDY, HAPROXY, NGINX, TRIOPROXY, Proxy, path
 from bench.process import run_to_end
 from bench.result import Metric, Result, Sample, Target
@@ -44,7 +44,7 @@ async def _measure(bench: Bench, coding: str) -> Result:
             **{name: _measurement(bench, one.port, one, coding) for name, one in proxies.items()},
         }
         samples = await interleave(contenders, rounds=bench.plan.rounds, progress=bench.progress)
-    return Result(
+    result = Result(
         f"body-{coding}",
         f"download of {BODY_BYTES / 1e6:.0f} MB, {'chunked' if coding == 'chunked' else 'known length'}",
         (TRIOPROXY.name,),
@@ -53,6 +53,8 @@ async def _measure(bench: Bench, coding: str) -> Result:
         targets=TARGETS,
         uncompared=frozenset({DIRECT}),
     )
+    note_limits(result, metric=RATE, direct=DIRECT)
+    return result
 
 
 def _measurement(bench: Bench, port: int, proxy: Proxy | None, coding: str) -> Measurement:

@@ -110,10 +110,14 @@ function drawTiles(figures) {
   );
 }
 
-function drawWorker(worker) {
-  const mark = pill(worker.ready ? "ready" : "not ready");
+function drawReady({ ready }) {
+  const mark = pill(ready ? "ready" : "not ready");
   byId("ready").textContent = mark.textContent;
   byId("ready").className = mark.className;
+}
+
+function drawWorker(worker) {
+  drawReady(worker);
   byId("who").textContent = `${worker.id} · ${worker.version} · up ${duration(worker.uptime)}`;
   if (!worker.ready) trouble(`Not ready: ${worker.reasons.join("; ")}`);
   draw("providers", ["name", "state", "routes", "last read", "error"], worker.providers, (provider) => [
@@ -250,7 +254,11 @@ function forget(reason) {
 
 async function round() {
   clearTimeout(timer);
-  if (!sessionStorage.getItem(KEY)) return forget("");
+  if (!sessionStorage.getItem(KEY)) {
+    forget("");
+    const probe = await fetch("readyz", { cache: "no-store" }).catch(() => null);
+    return probe && drawReady(await probe.json());
+  }
   try {
     await look();
     show(true);
