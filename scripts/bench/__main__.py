@@ -18,6 +18,7 @@ import trio
 from bench.bench import FULL, QUICK, Bench, Plan
 from bench.errors import BenchError
 from bench.machine import describe, pick_cores, raise_open_files, versions
+from bench.peer import CHP_FOLDER
 from bench.report import Circumstances, show_result, write_json
 from bench.result import Result
 from bench.rows import bodies, memory, requests, websockets
@@ -44,14 +45,13 @@ def main() -> int:
     thoroughness.add_argument("--full", action="store_true", help="under twenty minutes, all peers")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to a file")
     parser.add_argument("--only", metavar="ROW", action="append", choices=list(ROWS), help="; ".join(ROWS))
-    parser.add_argument("--chp", metavar="DIR", type=Path, default=Path(), help="where configurable-http-proxy is")
     arguments = parser.parse_args()
     plan = FULL if arguments.full else QUICK
     rows = [ROWS[name] for name in arguments.only] if arguments.only else list(ROWS.values())
     # SIGTERM ends it like Ctrl-C does: through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        trio.run(partial(_run, plan, rows, arguments.json, arguments.chp))
+        trio.run(partial(_run, plan, rows, arguments.json))
     except BenchError as error:
         print(f"scripts/bench/run: {error}", file=sys.stderr)
         return 1
@@ -60,25 +60,25 @@ def main() -> int:
     return 0
 
 
-async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None, chp: Path) -> None:
+async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
     cores = pick_cores()
     raise_open_files()
     os.sched_setaffinity(0, {cores.load})
     circumstances = Circumstances(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=" ".join(["scripts/bench/run", *arguments]),
+        command=" ".join(["scripts/bench/run", *sys.argv[1:]]),
         plan=asdict(plan),
         machine=describe(),
-        versions=versions(chp / "node_modules/configurable-http-proxy" if plan.full else None),
+        versions=versions(CHP_FOLDER / "node_modules/configurable-http-proxy"),
     )
     print(circumstances.text() + "\n", flush=True)
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="trioproxy-bench-") as folder:
-        bench = Bench(plan, cores, Path(folder), chp)
+        bench = Bench(plan, cores, Path(folder))
         for number, row in enumerate(rows):
             own = bench.folder / str(number)
             own.mkdir()
-            result = await row(Bench(plan, cores, own, chp))
+            result = await row(Bench(plan, cores, own))
             results.append(result)
             print(show_result(result), flush=True)
     if json_file is not None:

@@ -34,12 +34,11 @@ FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, full=True)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One run of the benchmark. `folder` is temporary; `chp` is where configurable-http-proxy is installed."""
+    """One run of the benchmark. `folder` is temporary."""
 
     plan: Plan
     cores: Cores
     folder: Path
-    chp: Path
 
     def progress(self, text: str) -> None:
         """Tell whoever waits."""
@@ -51,7 +50,7 @@ class Bench:
         async with AsyncExitStack() as stack:
             started: dict[str, Proxy] = {}
             for peer in peers:
-                proxy = start(peer, backend=backend, folder=self.folder, core=self.cores.proxy, chp=self.chp)
+                proxy = start(peer, backend=backend, folder=self.folder, core=self.cores.proxy)
                 started[peer.name] = await stack.enter_async_context(proxy)
             yield started
 

@@ -74,8 +74,8 @@ def describe() -> dict[str, str]:
     }
 
 
-def versions(chp: Path | None) -> dict[str, str]:
-    """Of everything that is measured or measures. `chp` is configurable-http-proxy's folder, where it is installed."""
+def versions(chp: Path) -> dict[str, str]:
+    """Of everything that is measured or measures. `chp` is configurable-http-proxy's folder, if it is installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -89,6 +89,7 @@ def versions(chp: Path | None) -> dict[str, str]:
             continue
         if match := _VERSION.search(done.stdout + done.stderr):
             found[program] = match[0]
-    if chp is not None and (match := re.search(r'"version": "([^"]+)"', (chp / "package.json").read_text("utf-8"))):
+    manifest = chp / "package.json"
+    if manifest.exists() and (match := re.search(r'"version": "([^"]+)"', manifest.read_text("utf-8"))):
         found["configurable-http-proxy"] = match[1]
     return found

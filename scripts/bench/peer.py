@@ -12,6 +12,8 @@ from pathlib import Path
 from bench.process import Running, running
 
 CONFIGURATIONS = Path(__file__).with_name("peers")
+CHP_FOLDER = Path(__file__).parents[2] / ".venv-bench-chp"
+"""Where scripts/bench/run installs configurable-http-proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,6 @@ class Place:
     port: int
     management: int
     backend: int
-    chp: Path  # where configurable-http-proxy is installed
 
     def fill_in(self, template: Path) -> Path:
         """Copy a configuration into the folder, with the values in place of their @names@; the copy."""
@@ -71,11 +72,11 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def start(peer: Peer, *, backend: int, folder: Path, core: int, chp: Path) -> AsyncGenerator[Proxy]:
+async def start(peer: Peer, *, backend: int, folder: Path, core: int) -> AsyncGenerator[Proxy]:
     """Run the peer in front of the backend while inside. Raises BenchError."""
     own = folder / f"{peer.name.replace(' ', '-')}-{backend}"
     own.mkdir()
-    place = Place(own, free_port(), free_port(), backend, chp)
+    place = Place(own, free_port(), free_port(), backend)
     argv = peer.command(place)
     async with running(
         peer.name, argv, core=core, folder=own, port=place.port, ready=peer.ready, environment=peer.environment
@@ -101,7 +102,7 @@ def _configured(template: str, *argv: str) -> Callable[[Place], list[str]]:
 
 def _chp(place: Place) -> list[str]:
     return [
-        str(place.chp / "node_modules/.bin/configurable-http-proxy"),
+        str(CHP_FOLDER / "node_modules/.bin/configurable-http-proxy"),
         *("--ip", "127.0.0.1", "--port", str(place.port)),
         *("--api-ip", "127.0.0.1", "--api-port", str(place.management)),
         *("--default-target", f"http://127.0.0.1:{place.backend}"),

@@ -92,7 +92,7 @@ def spawn(
     done here and not by trio.lowlevel.open_process, which uses a worker thread that ends when it is idle.
     """
     command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
-    return subprocess.Popen(command, stdin=stdin, start_new_session=True, **options)
+    return subprocess.Popen[bytes](command, stdin=stdin, start_new_session=True, **options)
 
 
 async def ended(process: subprocess.Popen[bytes]) -> int:

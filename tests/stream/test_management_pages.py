@@ -63,8 +63,8 @@ async def test_metrics_are_text_format_0_0_4_whatever_is_asked_for() -> None:
 
 async def test_gauges_are_what_the_worker_says() -> None:
     worker = FakeWorker()
-    worker.catalog.replace("store", [route(), route("s2")])
-    worker.backends = (backend(), backend("s2"), backend("s3", state="draining"))
+    worker.catalog.replace("store", [route(), route("unused")])
+    worker.backends = (backend(state="draining"), backend("gone", state="disabled"))
     worker.known_providers = [ProviderInfo("store", True, 2, 900.0), ProviderInfo("file", False, 0, None, "gone")]
     worker.known_certificates = [
         CertificateInfo(("a", "b"), 0.0, 500.0, "i", "1", False, "rsa.pem"),
@@ -72,7 +72,7 @@ async def test_gauges_are_what_the_worker_says() -> None:
     ]
     gauges = gauges_of(worker, await worker.report(), now=1000.0)
     assert (gauges.routes, gauges.table_version) == (2, worker.catalog.version)
-    assert gauges.backends == {"healthy": 2, "draining": 1}
+    assert gauges.backends == {"healthy": 1, "draining": 1}
     assert (gauges.providers["store"].up, gauges.providers["store"].sync_age) == (True, 100.0)
     assert (gauges.providers["file"].up, gauges.providers["file"].sync_age) == (False, None)
     assert gauges.certificates == {"a": 500.0, "b": 400.0}

@@ -170,6 +170,9 @@ async def test_a_listing_by_inactivity_has_what_was_used_before_that_and_no_etag
     assert await names("900") == []
     assert await names("1000") == ["never"]
     assert await names("1000.5") == ["never", "old"]
+    worker.appeared[("never", "jupyter")] = 2000.0  # a route that has just come has not been idle for long
+    assert await names("1000.5") == ["old"]
+    del worker.appeared[("never", "jupyter")]
     for instant in ("1970-01-01T00:20:00Z", "1970-01-01T00:20:00", "1970-01-01T01:20:00+01:00", "1970-01-01 00:20"):
         assert await names(instant) == ["never", "old"], instant
     assert await names(datetime.fromtimestamp(3000, UTC).isoformat()) == ["never", "new", "old"]

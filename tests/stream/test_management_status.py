@@ -135,14 +135,15 @@ async def test_backends_are_listed_and_filtered() -> None:
     worker.backends = (
         backend("s1", state="draining", in_flight=3),
         backend("s1", "ssh", state="unhealthy", last_error="connect_failed", last_error_at=5.0),
-        backend("s2"),
+        backend("gone"),
     )
+    worker.catalog.replace("store", [route("s1"), route("s1", "ssh"), route("unused")])
     client = Client(worker)
     listed = (await body_of(await client.get("/v1/backends")))["backends"]
     assert [(b["session_id"], b["service"], b["state"]) for b in listed] == [
         ("s1", "jupyter", "draining"),
         ("s1", "ssh", "unhealthy"),
-        ("s2", "jupyter", "healthy"),
+        ("unused", "jupyter", "healthy"),
     ]
     assert listed[1]["last_error"] == "connect_failed"
     only = (await body_of(await client.get("/v1/backends?session_id=s1&service=ssh")))["backends"]

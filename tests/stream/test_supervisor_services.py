@@ -103,8 +103,7 @@ async def test_an_essential_service_that_crashes_is_reported(caplog: pytest.LogC
 async def test_an_essential_service_that_cannot_start_fails_the_start() -> None:
     crashes: list[str] = []
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(run_essential, "flaky", Flaky(0), lambda: crashes.append("crashed")))
+        await run_essential("flaky", Flaky(0), lambda: crashes.append("crashed"))
     assert crashes == []
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
-from trio.abc import Instrument
-from trio.lowlevel import Task
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
-from websocket_peer import Counted, NoHalfClose, is_closed
+from websocket_peer import CancelAt, Counted, NoHalfClose, is_closed
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event
 
@@ -343,17 +341,6 @@ async def test_timeouts_close_bounds_what_is_left_of_a_websocket_after_one_side_
         assert await first.receive_some() == b"\x88\x00"
         assert await between.end() == Ended(None, "", side, None)
         assert trio.current_time() - started == pytest.approx(3)
-
-
-class CancelAt(Instrument):
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self.left = step
-        self.scope = scope
-
-    def before_task_step(self, task: Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 async def test_a_cut_at_any_await_leaves_no_stream_open_and_no_group(autojump_clock: MockClock) -> None:

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 import trio
-from trio.abc import Instrument
-from trio.lowlevel import Task
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 from websocket_peer import (
     BytesMessage,
+    CancelAt,
     CloseConnection,
     Forwarding,
     NoHalfClose,
@@ -285,19 +284,6 @@ async def test_both_sides_may_close_at_the_same_time(autojump_clock: MockClock) 
             assert close.code == code
             await peer.stream.aclose()
         assert (await finished(between)).code in (4001, 4002)
-
-
-class CancelAt(Instrument):
-    """Cancels a scope just before the n-th step of any task under it."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self.left = step
-        self.scope = scope
-
-    def before_task_step(self, task: Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 async def test_a_cut_at_any_await_leaves_no_stream_open_and_no_group(autojump_clock: MockClock) -> None:

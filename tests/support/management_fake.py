@@ -61,6 +61,7 @@ class FakeWorker:
         self.catalog = Catalog(["store", "file"])
         self.catalog.replace("store", ())
         self.started_at = time.time() - 100
+        self.appeared: dict[RouteKey, float] = {}
         self.ready = Readiness(ready=True)
         self.applied = True
         self.write_error: Exception | None = None
@@ -159,6 +160,9 @@ class FakeWorker:
 
     def providers(self) -> list[ProviderInfo]:
         return self.known_providers
+
+    def appeared_at(self, key: RouteKey) -> float:
+        return self.appeared.get(key, self.started_at)
 
     async def explain(self, url: str) -> Explanation:
         await self._work("explain")

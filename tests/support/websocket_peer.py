@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
+from trio.abc import Instrument
+from trio.lowlevel import Task
 from trio.testing import memory_stream_pair
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
@@ -146,6 +148,19 @@ async def forwarding(
         yield made
 
 
+class CancelAt(Instrument):
+    """Cancels a scope just before the n-th step of any task."""
+
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self.left = step
+        self.scope = scope
+
+    def before_task_step(self, task: Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
 async def is_closed(stream: trio.abc.Stream) -> bool:
     try:
         await stream.send_all(b"x")
@@ -157,6 +172,7 @@ async def is_closed(stream: trio.abc.Stream) -> bool:
 __all__ = [
     "SETTINGS",
     "BytesMessage",
+    "CancelAt",
     "CloseConnection",
     "Counted",
     "Forwarding",

@@ -141,6 +141,10 @@ class Worker(Protocol):
         """The sources of routes."""
         ...
 
+    def appeared_at(self, key: RouteKey) -> float:
+        """Seconds since the epoch at which a route came to be known to this run of the worker."""
+        ...
+
     async def explain(self, url: str) -> Explanation:
         """What would happen to a GET of this URL. Raises ValueError when it is not an http(s) URL or a path."""
         ...

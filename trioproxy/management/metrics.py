@@ -11,6 +11,7 @@ from quart import Response
 from trioproxy import __version__
 from trioproxy.control.messages import Report
 from trioproxy.control.worker import Worker
+from trioproxy.management.backends import count_states
 from trioproxy.management.calls import Answer, Call, ask
 from trioproxy.observe.exposition import CONTENT_TYPE, Gauges, ProviderGauge, render
 
@@ -43,7 +44,7 @@ def gauges_of(worker: Worker, report: Report, *, now: float) -> Gauges:
         version=__version__,
         routes=len(table.routes),
         table_version=table.version,
-        backends=Counter(backend.state for backend in report.backends),
+        backends=count_states(table, report),
         providers={
             provider.name: ProviderGauge(
                 up=provider.up,

@@ -42,14 +42,14 @@ class RouteCalls:
             return no_body(304, _etag(table.version))
         else:
             headers = _etag(table.version)
-        started_at = self._worker.started_at
+        appeared_at = self._worker.appeared_at
 
         def dump(route: Route) -> bytes | None:
             if wanted.session_id not in (None, route.session_id) or wanted.service not in (None, route.service):
                 return None
             if wanted.inactive_since is not None:
                 found = activity.get(route.key)
-                if (found.last_activity if found else started_at) >= wanted.inactive_since:
+                if (found.last_activity if found else appeared_at(route.key)) >= wanted.inactive_since:
                     return None
             return route.model_dump_json().encode()
 

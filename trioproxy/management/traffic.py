@@ -10,6 +10,7 @@ from quart import Response
 
 from trioproxy.control.messages import AdminState, BackendInfo
 from trioproxy.control.worker import Worker
+from trioproxy.management.backends import all_backends
 from trioproxy.management.bodies import Query
 from trioproxy.management.calls import Answer, Call, ask, no_body, reply, tell
 from trioproxy.management.models import BackendFilter, BackendList, BackendSet, ConnectionFilter, ConnectionList
@@ -40,7 +41,8 @@ class TrafficCalls:
                 return None
             return _backend.dump_json(backend)
 
-        return stream(JsonList(b'{"backends":[', report.backends, dump, b"]}"), "application/json")
+        backends = all_backends(self._worker.catalog.table, report)
+        return stream(JsonList(b'{"backends":[', backends, dump, b"]}"), "application/json")
 
     async def set_backend(self, session_id: str, service: str, backend_id: str, action: Action) -> Response:
         """Drain, disable or enable one backend of one route.

@@ -36,6 +36,7 @@ class Intake:
         self._events = events
         self._clock = clock
         self._health: dict[str, _Health] = {}
+        self._appeared: dict[RouteKey, float] = {}
 
     def replace(self, provider: str, routes: Iterable[Route]) -> None:
         """Take a full snapshot of one provider."""
@@ -71,6 +72,10 @@ class Intake:
             for name, health in self._health.items()
         ]
 
+    def appeared_at(self, key: RouteKey) -> float | None:
+        """When a route that is there now came to be known; None when it is not there."""
+        return self._appeared.get(key)
+
     def _synced(self, provider: str) -> None:
         health = self._health.setdefault(provider, _Health())
         if health.error is not None:
@@ -81,6 +86,12 @@ class Intake:
     def _announce(self, provider: str, upserted: list[RouteKey], removed: list[RouteKey]) -> None:
         version = self._catalog.version
         self._publisher.wake()
+        now = self._clock()
+        for key in upserted:
+            self._appeared.setdefault(key, now)
+        for key in removed:
+            if self._catalog.table.get(key) is None:
+                self._appeared.pop(key, None)
         if not upserted and not removed:
             return  # a first snapshot without routes
         counts = {"upserted": len(upserted), "removed": len(removed)}

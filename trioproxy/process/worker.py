@@ -133,6 +133,10 @@ class RunningWorker:
         """The sources of routes."""
         return self._intake.providers(self._catalog.counts())
 
+    def appeared_at(self, key: RouteKey) -> float:
+        """When a route came to be known to this run of the worker."""
+        return self._intake.appeared_at(key) or self._started_at
+
     async def explain(self, url: str) -> Explanation:
         """What would happen to a GET of this URL. Raises ValueError when it is not an http(s) URL or a path."""
         report = await self.report()

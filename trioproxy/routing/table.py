@@ -32,6 +32,8 @@ class Table:
     synced: bool
     """False until a provider has delivered a first snapshot: an unknown address may yet turn out to exist."""
     routes: Mapping[RouteKey, Route]
+    backend_count: int
+    """Backends of all routes together."""
     _paths: dict[bytes, PathMatch]
     _hosts: Claims
     _prefixes: Claims
@@ -42,7 +44,7 @@ class Table:
     @classmethod
     def build(cls, routes: Iterable[Route], *, version: int, synced: bool = True) -> Table:
         """Make a table of these routes. Of two with the same key the later one counts."""
-        empty = cls(version, synced, {}, {}, {}, {}, Counter(), 0)
+        empty = cls(version, synced, {}, 0, {}, {}, {}, Counter(), 0)
         return empty.changed(upsert=routes, remove=(), version=version, synced=synced)
 
     def changed(
@@ -71,6 +73,7 @@ class Table:
             version=version,
             synced=synced,
             routes=routes,
+            backend_count=self.backend_count + _count_backends(added.values()) - _count_backends(gone),
             _paths=paths,
             _hosts=_reclaim(self._hosts, lambda route: route.host, gone, added.values()),
             _prefixes=_reclaim(self._prefixes, lambda route: route.prefix, gone, added.values()),
@@ -111,6 +114,10 @@ class Table:
             if claims:
                 match = PathMatch(claims[0], prefix)
         return match
+
+
+def _count_backends(routes: Iterable[Route]) -> int:
+    return sum(len(route.backends) for route in routes)
 
 
 def _path_of(route: Route) -> bytes:

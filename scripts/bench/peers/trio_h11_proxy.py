@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import h11
 import trio
@@ -48,7 +48,7 @@ class Leg:
 
     async def send(self, event: Any) -> None:
         """Send an h11 event."""
-        data = self.http.send(event)
+        data = cast("bytes | None", self.http.send(event))
         if data:
             await self.stream.send_all(data)
 

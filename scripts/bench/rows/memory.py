@@ -73,7 +73,7 @@ async def idle_websockets(bench: Bench) -> Result:
     for name, (peer, service) in contenders.items():
         bench.progress(name)
         echo = free_port()
-        async with start(peer, backend=echo, folder=bench.folder, core=bench.cores.proxy, chp=bench.chp) as proxy:
+        async with start(peer, backend=echo, folder=bench.folder, core=bench.cores.proxy) as proxy:
             async with holding(_hold(bench, proxy, service, echo, 1), core=bench.cores.load):
                 before = proxy.process.memory()
             async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), core=bench.cores.load):

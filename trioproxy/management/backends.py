@@ -1,0 +1,36 @@
+"""The backends of all routes: those that had traffic as the forwarders report them, the others as they stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from trioproxy.control.messages import BackendInfo, Report
+from trioproxy.routing.table import Table
+
+
+def all_backends(table: Table, report: Report) -> Iterator[BackendInfo]:
+    """Every backend of the table, route by route."""
+    reported = {(info.session_id, info.service, info.backend_id): info for info in report.backends}
+    for route in table.routes.values():
+        for backend in route.backends:
+            yield reported.get((route.session_id, route.service, backend.id)) or BackendInfo(
+                session_id=route.session_id,
+                service=route.service,
+                backend_id=backend.id,
+                address=backend.key,
+                weight=backend.weight,
+                state="healthy",
+                in_flight=0,
+                requests=0,
+                failures=0,
+                last_error=None,
+                last_error_at=None,
+            )
+
+
+def count_states(table: Table, report: Report) -> Counter[str]:
+    """How many backends of the table are in which state, without looking at those that nobody has used."""
+    states = Counter[str](info.state for info in report.backends if table.get((info.session_id, info.service)))
+    states["healthy"] += table.backend_count - states.total()
+    return states
