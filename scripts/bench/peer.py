@@ -78,8 +78,9 @@ async def start(peer: Peer, *, backend: int, folder: Path, core: int) -> AsyncGe
     own.mkdir()
     place = Place(own, free_port(), free_port(), backend)
     argv = peer.command(place)
+    environment = {"HOME": str(own), "XDG_CONFIG_HOME": str(own), "XDG_DATA_HOME": str(own), **peer.environment}
     async with running(
-        peer.name, argv, core=core, folder=own, port=place.port, ready=peer.ready, environment=peer.environment
+        peer.name, argv, core=core, folder=own, port=place.port, ready=peer.ready, environment=environment
     ) as process:
         yield Proxy(peer, process, place.port)
 

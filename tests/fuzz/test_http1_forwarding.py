@@ -20,8 +20,18 @@ from trioproxy.http1.rewrite import Mapping
 often = settings(max_examples=200, deadline=None)
 
 ORIGIN = Origin("192.0.2.1", ("192.0.2.1", "10.0.0.1"), "https", b"hub", 443)
-HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding", b"upgrade"}
-REPLACED = {b"forwarded", b"x-request-id"} | {b"x-forwarded-" + end for end in (b"for", b"proto", b"host", b"port", b"prefix")}
+HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"proxy-authorization",
+    b"te",
+    b"transfer-encoding",
+    b"upgrade",
+}
+REPLACED = {b"forwarded", b"x-request-id"} | {
+    b"x-forwarded-" + end for end in (b"for", b"proto", b"host", b"port", b"prefix")
+}
 KEPT = {b"host", b"content-length", b"authorization", b"cookie"}
 
 mappings = st.builds(
@@ -65,7 +75,11 @@ def test_a_forwarded_request_is_read_back_as_the_one_that_came(raw: bytes, prefi
     ours = dict(items[len(kept) :])
     assert len(ours) == len(items) - len(kept)
     assert ours.pop(b"X-Forwarded-For") == b"192.0.2.1, 10.0.0.1"
-    assert (ours.pop(b"X-Forwarded-Proto"), ours.pop(b"X-Forwarded-Host"), ours.pop(b"X-Forwarded-Port")) == (b"https", b"hub", b"443")
+    assert (ours.pop(b"X-Forwarded-Proto"), ours.pop(b"X-Forwarded-Host"), ours.pop(b"X-Forwarded-Port")) == (
+        b"https",
+        b"hub",
+        b"443",
+    )
     assert ours.pop(b"X-Forwarded-Prefix", b"") == prefix
     assert ours.pop(b"X-Request-Id") == b"r1"
     assert (ours.pop(b"Transfer-Encoding", None) == b"chunked") is (head.framing.coding is Coding.CHUNKED)
@@ -78,13 +92,22 @@ def test_a_forwarded_request_is_read_back_as_the_one_that_came(raw: bytes, prefi
     assert not ours
 
 
-@given(response_heads, st.sampled_from([b"GET", b"HEAD"]), mappings, st.booleans(), references, st.sampled_from([b"Location", b"Refresh", b"Set-Cookie"]))
+@given(
+    response_heads,
+    st.sampled_from([b"GET", b"HEAD"]),
+    mappings,
+    st.booleans(),
+    references,
+    st.sampled_from([b"Location", b"Refresh", b"Set-Cookie"]),
+)
 @often
 def test_a_response_that_is_passed_on_is_read_back_by_h11(
     raw: bytes, method: bytes, mapping: Mapping, close: bool, reference: bytes, name: bytes
 ) -> None:
     try:
-        head = parse_response(raw.replace(b"\r\n", b"\r\n" + name + b": " + reference + b"\r\n", 1), method=method, header_count=1000)
+        head = parse_response(
+            raw.replace(b"\r\n", b"\r\n" + name + b": " + reference + b"\r\n", 1), method=method, header_count=1000
+        )
     except UpstreamProtocol:
         assume(False)
         return
@@ -102,10 +125,15 @@ def test_a_response_that_is_passed_on_is_read_back_by_h11(
     assert ((b"Connection", b"close") in items) is close
     assert any(name.lower() == b"x-request-id" for name, _ in items)
     # Nothing came in and nothing was lost but what is for the hop, or follows from the framing.
-    listed = {part.strip().lower() for value in head.special.get(b"connection", []) for part in value.split(b",")} - {b"content-length", b"set-cookie"}
+    listed = {part.strip().lower() for value in head.special.get(b"connection", []) for part in value.split(b",")} - {
+        b"content-length",
+        b"set-cookie",
+    }
     gone = HOP | listed | {b"proxy-authenticate", b"content-length"}
     kept = [name for lower, name, _ in head.fields if lower not in gone]
-    assert [name for name, _ in items if name.lower() not in HOP and name.lower() != b"content-length"][: len(kept)] == kept
+    assert [name for name, _ in items if name.lower() not in HOP and name.lower() != b"content-length"][
+        : len(kept)
+    ] == kept
 
 
 @given(mappings, references)
@@ -118,17 +146,28 @@ def test_mapping_stays_on_its_line_and_does_not_map_twice(mapping: Mapping, valu
     assert mapping.cookie(mapping.cookie(value)) == mapping.cookie(value)
 
 
-_claimed = st.sampled_from([b"192.0.2.1", b"10.0.0.2", b"10.0.0.3:99", b"[::1]:5", b"::ffff:10.0.0.4", b"unknown", b"", b"for=8.8.8.8"])
+_claimed = st.sampled_from(
+    [b"192.0.2.1", b"10.0.0.2", b"10.0.0.3:99", b"[::1]:5", b"::ffff:10.0.0.4", b"unknown", b"", b"for=8.8.8.8"]
+)
 _lists = st.lists(_claimed | of(TEXT), max_size=5).map(b", ".join)
 _special = st.fixed_dictionaries(
     {},
     optional={
         b"x-forwarded-for": st.lists(_lists, min_size=1, max_size=2),
-        b"forwarded": st.lists(_lists | st.lists(st.sampled_from([b'for="', b"for=192.0.2.1", b";proto=https", b", ", b";host=a", b'"'])).map(b"".join), min_size=1, max_size=2),
+        b"forwarded": st.lists(
+            _lists
+            | st.lists(st.sampled_from([b'for="', b"for=192.0.2.1", b";proto=https", b", ", b";host=a", b'"'])).map(
+                b"".join
+            ),
+            min_size=1,
+            max_size=2,
+        ),
         b"x-forwarded-proto": st.lists(st.sampled_from([b"https", b"http, wss"]) | of(TEXT), min_size=1, max_size=2),
         b"x-forwarded-host": st.lists(st.sampled_from([b"public:8443", b"a, b"]) | of(TEXT), min_size=1, max_size=2),
         b"x-forwarded-port": st.lists(st.sampled_from([b"8443", b"0", b"70000"]) | of(TEXT), min_size=1, max_size=2),
-        b"x-forwarded-prefix": st.lists(st.sampled_from([b"/front", b"//x", b"/a/"]) | of(TEXT), min_size=1, max_size=2),
+        b"x-forwarded-prefix": st.lists(
+            st.sampled_from([b"/front", b"//x", b"/a/"]) | of(TEXT), min_size=1, max_size=2
+        ),
     },
 )
 TRUSTED = [ip_network("10.0.0.0/8")]

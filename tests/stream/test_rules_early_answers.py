@@ -16,7 +16,9 @@ CHUNKS = get(b"Transfer-Encoding: chunked", line=b"POST /s/v/ HTTP/1.1")
 @pytest.mark.parametrize(("head", "part"), [(POST, b"abc"), (CHUNKS, b"3\r\nabc\r\n")], ids=["length", "chunked"])
 @pytest.mark.parametrize("status", [b"200 OK", b"413 Content Too Large", b"500 Oops"])
 @both_ways
-async def test_it_is_relayed_at_once_and_the_connection_ends(head: bytes, part: bytes, status: bytes, bytewise: bool) -> None:
+async def test_it_is_relayed_at_once_and_the_connection_ends(
+    head: bytes, part: bytes, status: bytes, bytewise: bool
+) -> None:
     line = b"HTTP/1.1 " + status
     async with service(bytewise=bytewise) as one:
         client = await one.ask(head + part)

@@ -21,7 +21,14 @@ NO_STORE = b"Cache-Control: no-store"
 
 def problem(status: int, title: str, code: str, detail: str, *fields: bytes, last: tuple[bytes, ...] = ()) -> bytes:
     """The whole answer."""
-    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, "request_id": "r1"}
+    document = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": "r1",
+    }
     body = json.dumps(document).encode() + b"\n"
     line = f"HTTP/1.1 {status} {title}".encode()
     return ok(PROBLEM, NO_STORE, *fields, b"Content-Length: %d" % len(body), OWN, *last, line=line, body=body)
@@ -93,7 +100,9 @@ async def test_forbidden(host: str, bytewise: bool) -> None:
     async with service(bytewise=bytewise, access=access) as one:
         for line in (b"GET /s/v/ HTTP/1.1", b"GET /s/v HTTP/1.1"):
             client = await one.ask(get(line=line), host=host)
-            assert await heard(client) == problem(403, "Forbidden", "forbidden", "this service does not admit your address")
+            assert await heard(client) == problem(
+                403, "Forbidden", "forbidden", "this service does not admit your address"
+            )
             assert await ending(client) == "open"
         assert one.backend.dials == 0
 
@@ -105,7 +114,9 @@ async def test_an_admitted_client_is_served(host: str) -> None:
         assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize(("client", "status"), [(b"192.0.2.7", b"200"), (b"198.51.100.1", b"403"), (b"192.0.2.7, 198.51.100.1", b"403")])
+@pytest.mark.parametrize(
+    ("client", "status"), [(b"192.0.2.7", b"200"), (b"198.51.100.1", b"403"), (b"192.0.2.7, 198.51.100.1", b"403")]
+)
 async def test_it_is_the_client_behind_a_trusted_proxy_that_is_admitted(client: bytes, status: bytes) -> None:
     config = {"access": {"trusted_proxies": ["10.0.0.0/8"]}}
     async with service(config=config, access={"allowed_client_ips": ["192.0.2.0/24"]}) as one:

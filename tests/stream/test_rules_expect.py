@@ -33,16 +33,22 @@ async def test_chunks_may_be_announced_too(bytewise: bool) -> None:
     async with service(bytewise=bytewise) as one:
         client = await one.ask(get(b"Transfer-Encoding: chunked", b"eXPECT: 100-Continue", line=b"POST /s/v/ HTTP/1.1"))
         kernel = await one.backend.accept()
-        assert await heard(kernel) == up(b"eXPECT: 100-Continue", b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1")
+        assert await heard(kernel) == up(
+            b"eXPECT: 100-Continue", b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1"
+        )
         await one.say(kernel, CONTINUE)
         assert await heard(client) == CONTINUE
         await one.say(client, b"3\r\nabc\r\n0\r\n\r\n")
         assert (await heard(kernel)).endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize("status", [b"401 Unauthorized", b"413 Content Too Large", b"417 Expectation Failed", b"307 Elsewhere"])
+@pytest.mark.parametrize(
+    "status", [b"401 Unauthorized", b"413 Content Too Large", b"417 Expectation Failed", b"307 Elsewhere"]
+)
 @both_ways
-async def test_a_final_answer_instead_of_100_is_relayed_and_the_body_never_asked_for(status: bytes, bytewise: bool) -> None:
+async def test_a_final_answer_instead_of_100_is_relayed_and_the_body_never_asked_for(
+    status: bytes, bytewise: bool
+) -> None:
     line = b"HTTP/1.1 " + status
     async with service(bytewise=bytewise) as one:
         client = await one.ask(POST)

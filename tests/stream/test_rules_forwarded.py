@@ -14,7 +14,12 @@ CLAIMS = (
 
 
 async def told(
-    fields: bytes, *, bytewise: bool, route: dict[str, object] | None = None, line: bytes = b"GET /s/v/ HTTP/1.1", **client: object
+    fields: bytes,
+    *,
+    bytewise: bool,
+    route: dict[str, object] | None = None,
+    line: bytes = b"GET /s/v/ HTTP/1.1",
+    **client: object,
 ) -> dict[bytes, list[bytes]]:
     """The Host, Forwarded and X-Forwarded fields that the backend gets, lower-case name without its x-forwarded-."""
     async with service(bytewise=bytewise, config=TRUSTING, **(route or {})) as one:
@@ -40,7 +45,10 @@ def only(**values: bytes) -> dict[bytes, list[bytes]]:
 @both_ways
 async def test_from_a_stranger_everything_is_replaced(host: str, seen: bytes, bytewise: bool) -> None:
     found = await told(b"Host: hub:5050\r\n" + CLAIMS, bytewise=bytewise, host=host, tls=True)
-    assert found == {**only(for_=seen, proto=b"https", port=b"5050", prefix=b"/s/v"), b"host": [b"hub:5050", b"hub:5050"]}
+    assert found == {
+        **only(for_=seen, proto=b"https", port=b"5050", prefix=b"/s/v"),
+        b"host": [b"hub:5050", b"hub:5050"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,5 +110,7 @@ async def test_without_a_host_the_backends_address_stands_for_it(bytewise: bool)
 
 async def test_the_log_knows_the_client_and_not_the_proxy_before_us() -> None:
     async with service(config=TRUSTING) as one:
-        await one.answered(b"GET /s/v/ HTTP/1.1\r\nHost: hub\r\n" + CLAIMS + b"\r\n", ok(b"Content-Length: 0"), host="10.0.0.1")
+        await one.answered(
+            b"GET /s/v/ HTTP/1.1\r\nHost: hub\r\n" + CLAIMS + b"\r\n", ok(b"Content-Length: 0"), host="10.0.0.1"
+        )
         assert one.harness.records[0].client == "192.0.2.7"

@@ -78,7 +78,8 @@ async def test_an_old_client_is_not_served_a_second_request(bytewise: bool) -> N
 async def test_an_old_client_gets_no_upgrade(bytewise: bool) -> None:
     async with service(bytewise=bytewise) as one:
         got, _ = await one.answered(
-            get(b"Connection: Upgrade", b"Upgrade: websocket", line=OLD), ok(b"Content-Length: 0", line=b"HTTP/1.1 426 X")
+            get(b"Connection: Upgrade", b"Upgrade: websocket", line=OLD),
+            ok(b"Content-Length: 0", line=b"HTTP/1.1 426 X"),
         )
         assert got == up()
 

@@ -48,7 +48,22 @@ async def test_an_address_leads_to_the_service_with_what_follows_it(
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-NOWHERE = [b"/", b"/s", b"/s/", b"/s/vv/", b"/ss/v/", b"/S/v/", b"/s/V/", b"/%73/v/", b"/s/v%20/", b"/s//v/", b"//s/v/", b"/s%2Fv/", b"/./s/v/", b"/x/../s/v/"]
+NOWHERE = [
+    b"/",
+    b"/s",
+    b"/s/",
+    b"/s/vv/",
+    b"/ss/v/",
+    b"/S/v/",
+    b"/s/V/",
+    b"/%73/v/",
+    b"/s/v%20/",
+    b"/s//v/",
+    b"//s/v/",
+    b"/s%2Fv/",
+    b"/./s/v/",
+    b"/x/../s/v/",
+]
 
 
 @pytest.mark.parametrize("target", NOWHERE)
@@ -89,7 +104,9 @@ async def test_without_its_slash_an_address_is_redirected(
         # The connection goes on.
         await one.say(client, get(line=b"GET " + location + b" HTTP/1.1"))
         kernel = await one.backend.accept()
-        assert target_of(await heard(kernel)) == (location.removeprefix(b"/s/v").removeprefix(b"/lab/x") if "path" not in route else location)
+        assert target_of(await heard(kernel)) == (
+            location.removeprefix(b"/s/v").removeprefix(b"/lab/x") if "path" not in route else location
+        )
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PURGE"])
@@ -177,9 +194,13 @@ async def test_a_route_by_prefix_is_mapped_to_its_prefix(bytewise: bool) -> None
 @both_ways
 async def test_a_route_by_host_has_only_the_backends_own_address_to_hide(bytewise: bool) -> None:
     async with service(bytewise=bytewise, host="hub") as one:
-        response = ok(b"Location: http://kernel:8888/b", b"Set-Cookie: a=b; Path=/", b"Content-Location: /c", b"Content-Length: 0")
+        response = ok(
+            b"Location: http://kernel:8888/b", b"Set-Cookie: a=b; Path=/", b"Content-Location: /c", b"Content-Length: 0"
+        )
         _, answer = await one.answered(get(line=b"GET /a HTTP/1.1"), response)
-        assert answer == ok(b"Location: /b", b"Set-Cookie: a=b; Path=/", b"Content-Location: /c", b"Content-Length: 0", OWN)
+        assert answer == ok(
+            b"Location: /b", b"Set-Cookie: a=b; Path=/", b"Content-Location: /c", b"Content-Length: 0", OWN
+        )
 
 
 @pytest.mark.parametrize("line", [b"GET /.. HTTP/1.1", b"GET /a/../../b HTTP/1.1", b"GET /%2e%2e/ HTTP/1.1"])

@@ -130,7 +130,9 @@ async def test_a_chunked_body_that_grows_over_the_limit_is_413(bytewise: bool) -
         assert one.backend.dials == int(bytewise)
 
 
-async def test_a_refused_client_that_goes_on_sending_is_read_for_a_while_and_then_cut(autojump_clock: MockClock) -> None:
+async def test_a_refused_client_that_goes_on_sending_is_read_for_a_while_and_then_cut(
+    autojump_clock: MockClock,
+) -> None:
     async with service(config={"timeouts": {"close": "3s"}}) as one:
         client = await one.ask(b"nonsense\r\n\r\n")
         check_refusal(await heard(client), 400)

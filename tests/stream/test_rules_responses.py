@@ -41,7 +41,9 @@ async def test_a_response_that_is_none_is_502_and_the_client_is_kept(bad: BadRes
         await check_502(one, client, kernel, "upstream_protocol")
 
 
-@pytest.mark.parametrize("part", [b"", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"], ids=["nothing", "a byte", "half a head"])
+@pytest.mark.parametrize(
+    "part", [b"", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"], ids=["nothing", "a byte", "half a head"]
+)
 @pytest.mark.parametrize("end", ["closes", "resets"])
 @both_ways
 async def test_a_backend_that_goes_without_a_head_is_502(part: bytes, end: str, bytewise: bool) -> None:
@@ -95,7 +97,13 @@ async def test_a_malformed_body_that_comes_with_its_head_is_502() -> None:
         await check_502(one, client, kernel, "upstream_protocol")
 
 
-@pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 204 X\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 204 X\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+    ],
+)
 async def test_bytes_behind_a_response_are_nobodys_answer(raw: bytes) -> None:
     async with service() as one:
         client = await one.ask(get())

@@ -14,7 +14,9 @@ PIECES = [b"data: 1\n\n", b"d", b"ata: 2\n", b"\n", b": keep-alive\n\n", bytes(r
 @pytest.mark.parametrize("coding", ["length", "chunked", "close"])
 async def test_each_piece_of_a_response_is_passed_on_at_once(coding: str) -> None:
     total = sum(map(len, PIECES))
-    field = {"length": b"Content-Length: %d" % total, "chunked": b"Transfer-Encoding: chunked", "close": b"A: b"}[coding]
+    field = {"length": b"Content-Length: %d" % total, "chunked": b"Transfer-Encoding: chunked", "close": b"A: b"}[
+        coding
+    ]
     async with service() as one:
         client = await one.ask(get(b"Accept: text/event-stream"))
         kernel = await one.backend.accept()

@@ -95,7 +95,9 @@ async def test_each_hop_by_hop_field_is_dropped_both_ways(name: bytes, bytewise:
 @both_ways
 async def test_a_client_can_not_have_these_removed(field: bytes, bytewise: bool) -> None:
     name = field.partition(b":")[0]
-    listed = b"Connection: " + name + b", X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port, Forwarded"
+    listed = (
+        b"Connection: " + name + b", X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port, Forwarded"
+    )
     fields = [] if name == b"Host" else [field]
     async with service(bytewise=bytewise) as one:
         got, _ = await one.answered(get(listed, *fields), ok(b"Content-Length: 0"))
@@ -126,7 +128,9 @@ async def test_trailers_may_be_asked_for(te: bytes, bytewise: bool) -> None:
 
 
 @both_ways
-async def test_a_request_id_is_the_clients_if_it_is_one_and_the_backends_answer_may_bring_its_own(bytewise: bool) -> None:
+async def test_a_request_id_is_the_clients_if_it_is_one_and_the_backends_answer_may_bring_its_own(
+    bytewise: bool,
+) -> None:
     async with service(bytewise=bytewise) as one:
         got, answer = await one.answered(get(), ok(b"Content-Length: 0", b"x-request-id: theirs"))
         assert got == up()

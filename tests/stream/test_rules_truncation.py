@@ -38,7 +38,9 @@ MALFORMED = [
 
 
 def of(cases: list[tuple[str, list[bytes], bytes, str]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(("fields", "body", "end"), [case[1:] for case in cases], ids=[case[0] for case in cases])
+    return pytest.mark.parametrize(
+        ("fields", "body", "end"), [case[1:] for case in cases], ids=[case[0] for case in cases]
+    )
 
 
 @of([*BROKEN, *MALFORMED])

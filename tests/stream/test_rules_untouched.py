@@ -30,7 +30,7 @@ TAILS = [
     b"a..",
     b"...",
     b"%2e%2e%2e",
-    b"a|b^c`d{e}f\\g\"h<i>",
+    b'a|b^c`d{e}f\\g"h<i>',
     b"~user/!$&'()*+,=:@-._",
     b"%",
     b"%zz",
@@ -81,7 +81,7 @@ FIELDS = [
     b"Cookie: a=b",
     b"cookie: c=d",
     b"Authorization: Bearer t",
-    b"If-None-Match: \"x\", W/\"y\"",
+    b'If-None-Match: "x", W/"y"',
     b"Trailer: X-Sum",
     b"Via: 1.1 front",
     b"X-Long: " + b"a" * 3000,
@@ -98,13 +98,23 @@ async def test_order_case_and_duplicates_of_fields_are_kept_in_requests(bytewise
 
 @both_ways
 async def test_order_case_and_duplicates_of_fields_are_kept_in_responses(bytewise: bool) -> None:
-    fields = [b"Set-Cookie: a=1; Path=/s/v/", b"SERVER: x", b"set-cookie: b=2", b"Set-Cookie: a=1; Path=/s/v/", *FIELDS, b"content-length: 0"]
+    fields = [
+        b"Set-Cookie: a=1; Path=/s/v/",
+        b"SERVER: x",
+        b"set-cookie: b=2",
+        b"Set-Cookie: a=1; Path=/s/v/",
+        *FIELDS,
+        b"content-length: 0",
+    ]
     async with service(bytewise=bytewise) as one:
         _, answer = await one.answered(get(), ok(*fields))
         assert answer == ok(*fields, OWN)
 
 
-@pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 404 Nicht \xfcberall\t!", b"HTTP/1.1 599 X", b"HTTP/1.1 999 Y"])
+@pytest.mark.parametrize(
+    "line",
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 404 Nicht \xfcberall\t!", b"HTTP/1.1 599 X", b"HTTP/1.1 999 Y"],
+)
 @both_ways
 async def test_status_and_reason_go_through(line: bytes, bytewise: bool) -> None:
     async with service(bytewise=bytewise) as one:
@@ -112,7 +122,9 @@ async def test_status_and_reason_go_through(line: bytes, bytewise: bool) -> None
         assert answer == ok(b"Content-Length: 0", OWN, line=line)
 
 
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"PROPFIND", b"M-SEARCH", b"get", b"X!#$"])
+@pytest.mark.parametrize(
+    "method", [b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"PROPFIND", b"M-SEARCH", b"get", b"X!#$"]
+)
 @pytest.mark.parametrize("body", [b"", b"abc"])
 @both_ways
 async def test_any_method_goes_through_with_its_body(method: bytes, body: bytes, bytewise: bool) -> None:
@@ -129,7 +141,9 @@ async def test_any_method_goes_through_with_its_chunks(method: bytes, bytewise: 
     body = b"3\r\nabc\r\n" if bytewise else b"5;x=y\r\nab\r\nc\r\n0A\r\n0123456789\r\n"
     payload = b"abc" if bytewise else b"ab\r\nc0123456789"
     async with service(bytewise=bytewise) as one:
-        client = await one.ask(get(b"Transfer-Encoding: chunked", line=method + b" /s/v/ HTTP/1.1") + body + b"0\r\n\r\n")
+        client = await one.ask(
+            get(b"Transfer-Encoding: chunked", line=method + b" /s/v/ HTTP/1.1") + body + b"0\r\n\r\n"
+        )
         kernel = await one.backend.accept()
         assert await kernel.read_head() == up(b"Transfer-Encoding: chunked", line=method + b" / HTTP/1.1")
         assert await kernel.read_chunked() == (payload, b"")
@@ -142,7 +156,9 @@ async def test_any_method_goes_through_with_its_chunks(method: bytes, bytewise: 
 async def test_trailers_of_a_request_go_through_but_for_those_of_framing_and_authentication(bytewise: bool) -> None:
     body = b"0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX-Forwarded-For: 8.8.8.8\r\nx-sum: \xff\r\nAuthorization: x\r\nHost: evil\r\n\r\n"
     async with service(bytewise=bytewise) as one:
-        request = get(b"Trailer: X-Sum", b"Transfer-Encoding: chunked", line=b"POST /s/v/ HTTP/1.1") + b"3\r\nabc\r\n" + body
+        request = (
+            get(b"Trailer: X-Sum", b"Transfer-Encoding: chunked", line=b"POST /s/v/ HTTP/1.1") + b"3\r\nabc\r\n" + body
+        )
         await one.ask(request)
         kernel = await one.backend.accept()
         assert b"\r\nTrailer: X-Sum\r\n" in await kernel.read_head()
@@ -151,7 +167,9 @@ async def test_trailers_of_a_request_go_through_but_for_those_of_framing_and_aut
 
 @both_ways
 async def test_trailers_of_a_response_go_through_but_for_those_of_framing(bytewise: bool) -> None:
-    body = b"3\r\nabc\r\n0\r\nGrpc-Status: 0\r\nTransfer-Encoding: gzip\r\nSet-Cookie: a=b\r\ngrpc-message: \xff\r\n\r\n"
+    body = (
+        b"3\r\nabc\r\n0\r\nGrpc-Status: 0\r\nTransfer-Encoding: gzip\r\nSet-Cookie: a=b\r\ngrpc-message: \xff\r\n\r\n"
+    )
     async with service(bytewise=bytewise) as one:
         client = await one.ask(get(b"TE: trailers"))
         kernel = await one.backend.accept()
@@ -165,7 +183,13 @@ async def test_trailers_of_a_response_go_through_but_for_those_of_framing(bytewi
 @both_ways
 async def test_informational_responses_go_through_in_order(bytewise: bool) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nlink: </b>\r\n\r\n"
-    some = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: \xff\r\n\r\n", hints, hints, b"HTTP/1.1 199 \r\n\r\n"]
+    some = [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\nX: \xff\r\n\r\n",
+        hints,
+        hints,
+        b"HTTP/1.1 199 \r\n\r\n",
+    ]
     async with service(bytewise=bytewise) as one:
         client = await one.ask(get())
         kernel = await one.backend.accept()
@@ -207,14 +231,18 @@ async def answer_and_next(one: Service, request: bytes, response: bytes) -> tupl
     ],
 )  # fmt: skip
 @both_ways
-async def test_responses_without_a_body_have_none(method: bytes, response: bytes, expected: bytes, bytewise: bool) -> None:
+async def test_responses_without_a_body_have_none(
+    method: bytes, response: bytes, expected: bytes, bytewise: bool
+) -> None:
     async with service(bytewise=bytewise) as one:
         answer, _ = await answer_and_next(one, get(line=method + b" /s/v/ HTTP/1.1"), response)
         assert answer == expected
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"x", bytes(range(256)) * 8, b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"], ids=["none", "a byte", "all bytes", "a trap"]
+    "body",
+    [b"", b"x", bytes(range(256)) * 8, b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"],
+    ids=["none", "a byte", "all bytes", "a trap"],
 )
 @both_ways
 async def test_a_body_of_known_length_goes_through(body: bytes, bytewise: bool) -> None:
@@ -256,7 +284,9 @@ async def test_pipelined_requests_are_answered_in_their_order(bytewise: bool) ->
 @both_ways
 async def test_a_request_of_a_later_minor_version_goes_on_as_1_1(bytewise: bool) -> None:
     async with service(bytewise=bytewise) as one:
-        got, answer = await one.answered(get(line=b"GET /s/v/ HTTP/1.2"), ok(b"Content-Length: 0", line=b"HTTP/1.3 200 OK"))
+        got, answer = await one.answered(
+            get(line=b"GET /s/v/ HTTP/1.2"), ok(b"Content-Length: 0", line=b"HTTP/1.3 200 OK")
+        )
         assert got == up()
         assert answer == ok(b"Content-Length: 0", OWN)
 

@@ -27,12 +27,33 @@ async def test_the_backend_is_asked_first_with_all_that_it_may_judge_by(mode: st
         KEY,
     ]
     async with service(bytewise=bytewise, websocket=mode) as one:
-        client = await one.ask(get(b"Connection: keep-alive, Upgrade", b"upgrade: WebSocket", *fields, line=b"GET /s/v/ws?q HTTP/1.1"))
+        client = await one.ask(
+            get(b"Connection: keep-alive, Upgrade", b"upgrade: WebSocket", *fields, line=b"GET /s/v/ws?q HTTP/1.1")
+        )
         kernel = await one.backend.accept()
-        assert await heard(kernel) == up(*fields, b"Upgrade: WebSocket", b"Connection: Upgrade", line=b"GET /ws?q HTTP/1.1")
+        assert await heard(kernel) == up(
+            *fields, b"Upgrade: WebSocket", b"Connection: Upgrade", line=b"GET /ws?q HTTP/1.1"
+        )
         assert await heard(client) == b""
-        await one.say(kernel, ok(b"Upgrade: websocket", b"Connection: Upgrade", ACCEPT, b"Set-Cookie: c=d; Path=/s/v/", b"Sec-WebSocket-Protocol: other", line=SWITCH))
-        expected = [ACCEPT, b"Set-Cookie: c=d; Path=/s/v/", b"Sec-WebSocket-Protocol: other", b"Upgrade: websocket", b"Connection: Upgrade", OWN]
+        await one.say(
+            kernel,
+            ok(
+                b"Upgrade: websocket",
+                b"Connection: Upgrade",
+                ACCEPT,
+                b"Set-Cookie: c=d; Path=/s/v/",
+                b"Sec-WebSocket-Protocol: other",
+                line=SWITCH,
+            ),
+        )
+        expected = [
+            ACCEPT,
+            b"Set-Cookie: c=d; Path=/s/v/",
+            b"Sec-WebSocket-Protocol: other",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            OWN,
+        ]
         assert await heard(client) == ok(*expected, line=SWITCH)
         await one.say(kernel, FROM_BACKEND)
         assert await heard(client) == FROM_BACKEND
@@ -46,7 +67,9 @@ async def test_frames_that_come_with_the_handshake_are_not_lost(mode: str) -> No
     async with service(websocket=mode) as one:
         client = await one.ask(get(*ASK) + FROM_CLIENT)
         kernel = await one.backend.accept()
-        assert await heard(kernel) == up(b"Sec-WebSocket-Version: 13", KEY, b"Upgrade: websocket", b"Connection: Upgrade")
+        assert await heard(kernel) == up(
+            b"Sec-WebSocket-Version: 13", KEY, b"Upgrade: websocket", b"Connection: Upgrade"
+        )
         await one.say(kernel, ok(b"Upgrade: websocket", b"Connection: Upgrade", ACCEPT, line=SWITCH, body=FROM_BACKEND))
         assert (await heard(client)).endswith(b"\r\n\r\n" + FROM_BACKEND)
         assert len(await heard(kernel)) == len(FROM_CLIENT)
@@ -54,7 +77,9 @@ async def test_frames_that_come_with_the_handshake_are_not_lost(mode: str) -> No
 
 @pytest.mark.parametrize(("mode", "offered"), [("message", False), ("relay", True)])
 @both_ways
-async def test_extensions_are_offered_only_where_frames_pass_as_they_are(mode: str, offered: bool, bytewise: bool) -> None:
+async def test_extensions_are_offered_only_where_frames_pass_as_they_are(
+    mode: str, offered: bool, bytewise: bool
+) -> None:
     extension = b"Sec-WebSocket-Extensions: permessage-deflate"
     async with service(bytewise=bytewise, websocket=mode) as one:
         client = await one.ask(get(*ASK, extension))
@@ -108,14 +133,20 @@ async def test_early_hints_before_the_switch_are_passed_on(bytewise: bool) -> No
 
 BAD_SWITCHES = [
     ("no accept", [b"Upgrade: websocket", b"Connection: Upgrade"]),
-    ("a wrong accept", [b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA="]),
+    (
+        "a wrong accept",
+        [b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA="],
+    ),
     ("another protocol", [b"Upgrade: foo", b"Connection: Upgrade", ACCEPT]),
     ("HTTP/2", [b"Upgrade: h2c", b"Connection: Upgrade", ACCEPT]),
     ("two protocols", [b"Upgrade: websocket, foo", b"Connection: Upgrade", ACCEPT]),
     ("no protocol", [b"Connection: Upgrade", ACCEPT]),
     ("no Connection", [b"Upgrade: websocket", ACCEPT]),
     ("Connection without Upgrade", [b"Upgrade: websocket", b"Connection: keep-alive", ACCEPT]),
-    ("length and coding", [b"Upgrade: websocket", b"Connection: Upgrade", ACCEPT, b"Content-Length: 0", b"Transfer-Encoding: chunked"]),
+    (
+        "length and coding",
+        [b"Upgrade: websocket", b"Connection: Upgrade", ACCEPT, b"Content-Length: 0", b"Transfer-Encoding: chunked"],
+    ),
 ]
 
 
@@ -160,7 +191,9 @@ async def test_another_protocol_is_relayed_as_bytes_both_ways(method: bytes, byt
 @pytest.mark.parametrize("offer", [b"h2c", b"H2C", b"h2", b"h2c, h2"])
 @both_ways
 async def test_http2_is_not_switched_to(offer: bytes, bytewise: bool) -> None:
-    asked = get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + offer, b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    asked = get(
+        b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + offer, b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"
+    )
     async with service(bytewise=bytewise) as one:
         got, answer = await one.answered(asked, ok(b"Content-Length: 0"))
         assert got == up()
@@ -190,15 +223,21 @@ async def test_of_several_protocols_only_those_are_offered_that_may_be_switched_
 @both_ways
 async def test_half_a_question_is_none(fields: list[bytes], bytewise: bool) -> None:
     async with service(bytewise=bytewise) as one:
-        got, answer = await one.answered(get(*fields), ok(b"Connection: Upgrade", b"Upgrade: websocket", ACCEPT, line=SWITCH))
+        got, answer = await one.answered(
+            get(*fields), ok(b"Connection: Upgrade", b"Upgrade: websocket", ACCEPT, line=SWITCH)
+        )
         assert got == up(KEY)
         assert answer.startswith(b"HTTP/1.1 502 ")
 
 
-@pytest.mark.parametrize(("framing", "body"), [(b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")])
+@pytest.mark.parametrize(
+    ("framing", "body"), [(b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")]
+)
 async def test_an_upgrade_with_a_body_is_served_without_the_upgrade(framing: bytes, body: bytes) -> None:
     async with service() as one:
-        got, answer = await one.answered(get(*ASK[:2], framing, line=b"POST /s/v/ HTTP/1.1") + body, ok(b"Content-Length: 0"))
+        got, answer = await one.answered(
+            get(*ASK[:2], framing, line=b"POST /s/v/ HTTP/1.1") + body, ok(b"Content-Length: 0")
+        )
         assert got == up(framing, line=b"POST / HTTP/1.1") + body
         assert answer == ok(b"Content-Length: 0", OWN)
 

@@ -14,7 +14,11 @@ def raw_head(*lines: bytes) -> bytes:
 
 
 def request(
-    *fields: bytes, method: bytes = b"GET", target: bytes = b"/s/v/", version: bytes = b"1.1", host: bytes | None = b"hub"
+    *fields: bytes,
+    method: bytes = b"GET",
+    target: bytes = b"/s/v/",
+    version: bytes = b"1.1",
+    host: bytes | None = b"hub",
 ) -> RequestHead:
     """A parsed request with these field lines after its Host."""
     hosts = [] if host is None else [b"Host: " + host]

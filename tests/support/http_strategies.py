@@ -33,15 +33,21 @@ VALUES = [
 names = st.sampled_from(NAMES) | st.sampled_from(NAMES).map(bytes.lower) | of(TOKEN, min_size=1, max_size=4)
 values = st.sampled_from(VALUES) | of(TEXT)
 blanks = st.sampled_from([b"", b" ", b"\t", b"  "])
-field_lines = st.builds(lambda name, before, value, after: name + b":" + before + value + after, names, blanks, values, blanks)
+field_lines = st.builds(
+    lambda name, before, value, after: name + b":" + before + value + after, names, blanks, values, blanks
+)
 
 
 def _lines(first: bytes, fields: list[bytes]) -> bytes:
     return b"\r\n".join([first, *fields]) + b"\r\n\r\n"
 
 
-_methods = st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"PURGE", b"CONNECT", b"TRACE"]) | of(TOKEN, min_size=1)
-_targets = st.sampled_from([b"/", b"/s/v/", b"/s/v/%2F;x//../?q=%zz", b"*", b"http://hub/s/v/", b"http://other/", b"https://hub?q"])
+_methods = st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"PURGE", b"CONNECT", b"TRACE"]) | of(
+    TOKEN, min_size=1
+)
+_targets = st.sampled_from(
+    [b"/", b"/s/v/", b"/s/v/%2F;x//../?q=%zz", b"*", b"http://hub/s/v/", b"http://other/", b"https://hub?q"]
+)
 _versions = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1"])
 _request_lines = st.builds(
     lambda method, target, version: b" ".join((method, target, version)),
@@ -59,11 +65,14 @@ request_heads = st.builds(
 
 sound_requests = st.builds(
     lambda method, target, fields: _lines(b" ".join((method, target, b"HTTP/1.1")), [b"Host: hub", *fields]),
-    st.sampled_from([b"GET", b"HEAD", b"POST", b"PURGE"]) | of(TOKEN, min_size=1, max_size=4).map(lambda one: b"X" + one),
+    st.sampled_from([b"GET", b"HEAD", b"POST", b"PURGE"])
+    | of(TOKEN, min_size=1, max_size=4).map(lambda one: b"X" + one),
     of(TARGET.replace(b"#", b"")).map(lambda tail: b"/" + tail),
     st.lists(
         field_lines.filter(
-            lambda line: line.partition(b":")[0].lower() not in (b"host", b"content-length", b"transfer-encoding", b"expect")
+            lambda line: (
+                line.partition(b":")[0].lower() not in (b"host", b"content-length", b"transfer-encoding", b"expect")
+            )
         ),
         max_size=8,
     ).flatmap(
@@ -110,7 +119,9 @@ def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
 
 
-_sizes = st.sampled_from([b"3", b"03", b"A", b"a", b"3;x=y", b"3 ", b"3 ;x", b" 3", b"0x3", b"+3", b"4", b"2", b"", b"3;a\0"])
+_sizes = st.sampled_from(
+    [b"3", b"03", b"A", b"a", b"3;x=y", b"3 ", b"3 ;x", b" 3", b"0x3", b"+3", b"4", b"2", b"", b"3;a\0"]
+)
 _chunks = st.builds(
     lambda size, data: size + b"\r\n" + data + b"\r\n",
     _sizes,

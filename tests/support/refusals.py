@@ -34,8 +34,14 @@ LENGTHS = [
     Refusal("two equal lengths", _post(b"Content-Length: 3", b"Content-Length: 3")),
     Refusal("two different lengths", _post(b"Content-Length: 3", b"Content-Length: 4")),
     Refusal("two lengths, spelled differently", _post(b"Content-Length: 3", b"content-length: 3")),
-    Refusal("two equal lengths and an expectation", _post(b"Content-Length: 3", b"Content-Length: 3", b"Expect: 100-continue")),
-    Refusal("two different lengths and an expectation", _post(b"Content-Length: 3", b"Content-Length: 4", b"Expect: 100-continue")),
+    Refusal(
+        "two equal lengths and an expectation",
+        _post(b"Content-Length: 3", b"Content-Length: 3", b"Expect: 100-continue"),
+    ),
+    Refusal(
+        "two different lengths and an expectation",
+        _post(b"Content-Length: 3", b"Content-Length: 4", b"Expect: 100-continue"),
+    ),
     Refusal("a list of equal lengths", _post(b"Content-Length: 3, 3")),
     Refusal("a list of different lengths", _post(b"Content-Length: 3, 4")),
     Refusal("a length with a plus sign", _post(b"Content-Length: +3")),
@@ -59,8 +65,14 @@ CODINGS = [
     Refusal("an empty coding before chunked", _post(b"Transfer-Encoding: ,chunked", body=LAST), 501),
     Refusal("an empty coding after chunked", _post(b"Transfer-Encoding: chunked,", body=LAST), 501),
     Refusal("chunked twice", _post(b"Transfer-Encoding: chunked,chunked", body=LAST), 501),
-    Refusal("chunked on two lines", _post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=LAST), 501),
-    Refusal("gzip and chunked on two lines", _post(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", body=LAST), 501),
+    Refusal(
+        "chunked on two lines", _post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=LAST), 501
+    ),
+    Refusal(
+        "gzip and chunked on two lines",
+        _post(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", body=LAST),
+        501,
+    ),
     Refusal("xchunked", _post(b"Transfer-Encoding: xchunked", body=LAST), 501),
     Refusal("identity", _post(b"Transfer-Encoding: identity", body=LAST), 501),
     Refusal("gzip", _post(b"Transfer-Encoding: gzip", body=LAST), 501),
@@ -189,7 +201,11 @@ REQUEST_LINES = [
 EXPECTATIONS = [
     Refusal("another expectation", _post(b"Content-Length: 3", b"Expect: 200-ok"), 417),
     Refusal("another expectation besides", _post(b"Content-Length: 3", b"Expect: 100-continue, x"), 417),
-    Refusal("another expectation on a line of its own", _post(b"Content-Length: 3", b"Expect: 100-continue", b"Expect: x"), 417),
+    Refusal(
+        "another expectation on a line of its own",
+        _post(b"Content-Length: 3", b"Expect: 100-continue", b"Expect: x"),
+        417,
+    ),
     Refusal("an expectation with a parameter", _post(b"Content-Length: 3", b"Expect: 100-continue;q=1"), 417),
     Refusal("another expectation without a body", _get(b"Expect: x"), 417),
 ]
@@ -263,7 +279,9 @@ BAD_RESPONSES = [
     BadResponse("gzip, chunked", OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + LAST),
     BadResponse("chunked, identity", OK + b"Transfer-Encoding: chunked, identity\r\n\r\n" + LAST),
     BadResponse("identity", OK + b"Transfer-Encoding: identity\r\n\r\nab"),
-    BadResponse("chunked on two lines", OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + LAST),
+    BadResponse(
+        "chunked on two lines", OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + LAST
+    ),
     BadResponse("chunked on HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + LAST),
     BadResponse("version 2", b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n"),
     BadResponse("version 2.0", b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"),

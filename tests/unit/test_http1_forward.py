@@ -209,7 +209,9 @@ def test_names_a_backend_lists_in_connection_stay_but_cookies_and_length() -> No
 
 @pytest.mark.parametrize("lengths", [[b"3", b"3"], [b"3, 3"], [b"3,3", b"3"]])
 def test_equal_lengths_become_one(lengths: list[bytes]) -> None:
-    fields = received(response(b"content-length: " + lengths[0], b"A: 1", *[b"Content-Length: " + one for one in lengths[1:]]))
+    fields = received(
+        response(b"content-length: " + lengths[0], b"A: 1", *[b"Content-Length: " + one for one in lengths[1:]])
+    )
     assert fields == [b"content-length: 3", b"A: 1"]
 
 
@@ -223,7 +225,9 @@ def test_equal_lengths_become_one(lengths: list[bytes]) -> None:
         (b"200", b"GET", True),
     ],
 )
-def test_a_length_goes_where_the_standard_forbids_it_and_stays_elsewhere(status: bytes, method: bytes, kept: bool) -> None:
+def test_a_length_goes_where_the_standard_forbids_it_and_stays_elsewhere(
+    status: bytes, method: bytes, kept: bool
+) -> None:
     head = response(b"Content-Length: 3", status=status, method=method)
     assert received(head) == ([b"Content-Length: 3"] if kept else [])
 
@@ -247,9 +251,7 @@ def test_the_backends_own_request_id_is_the_one() -> None:
 
 def test_an_informational_response_keeps_its_fields() -> None:
     head = response(b"Link: </a>; rel=preload", b"link: </b>", b"Connection: x", b"X: 1", status=b"103 Early Hints")
-    assert informational_head(head) == raw_head(
-        b"HTTP/1.1 103 Early Hints", b"Link: </a>; rel=preload", b"link: </b>"
-    )
+    assert informational_head(head) == raw_head(b"HTTP/1.1 103 Early Hints", b"Link: </a>; rel=preload", b"link: </b>")
 
 
 def test_a_switch_is_announced_in_the_backends_spelling() -> None:

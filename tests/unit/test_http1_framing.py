@@ -102,12 +102,19 @@ CHUNKS: list[tuple[str, bytes, bytes, Fields]] = [
             make_field(b"X-Blank", b""),
         ],
     ),
-    ("a trailer with blanks and high bytes inside", b"0\r\nX: a\t b\xff\r\n\r\n", b"", [make_field(b"X", b"a\t b\xff")]),
+    (
+        "a trailer with blanks and high bytes inside",
+        b"0\r\nX: a\t b\xff\r\n\r\n",
+        b"",
+        [make_field(b"X", b"a\t b\xff")],
+    ),
 ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
-@pytest.mark.parametrize(("raw", "payload", "trailers"), [case[1:] for case in CHUNKS], ids=[case[0] for case in CHUNKS])
+@pytest.mark.parametrize(
+    ("raw", "payload", "trailers"), [case[1:] for case in CHUNKS], ids=[case[0] for case in CHUNKS]
+)
 def test_a_chunked_body_is_the_same_in_any_pieces(raw: bytes, payload: bytes, trailers: Fields, size: int) -> None:
     body = ChunkedBody()
     assert fed(body, raw + b"GET / HTTP/1.1", size) == payload

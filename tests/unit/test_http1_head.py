@@ -100,7 +100,9 @@ def test_what_cannot_become_a_response_is_refused_before_it_is_complete(start: b
         fed(for_responses(), start, size)
 
 
-@pytest.mark.parametrize("start", [b"HTTP/1.1 200\r\n", b"HTTP/1.1 200 \r\n", b"HTTP/1.0 999 \xff\t!\r\n", b"HTTP/1.2 200 OK\r\n"])
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200\r\n", b"HTTP/1.1 200 \r\n", b"HTTP/1.0 999 \xff\t!\r\n", b"HTTP/1.2 200 OK\r\n"]
+)
 def test_a_status_line_may_lack_its_reason_and_have_a_later_minor_version(start: bytes) -> None:
     assert fed(for_responses(), start, 1) is None
 
@@ -117,6 +119,8 @@ def test_a_head_that_never_ends_is_refused_at_the_limit() -> None:
         for_requests(100).feed(b"GET / HTTP/1.1\r\nA: " + b"a" * 100)
 
 
-@pytest.mark.parametrize(("status", "informational"), [(b"100", True), (b"199", True), (b"101", False), (b"200", False)])
+@pytest.mark.parametrize(
+    ("status", "informational"), [(b"100", True), (b"199", True), (b"101", False), (b"200", False)]
+)
 def test_another_response_follows_a_1xx_other_than_101(status: bytes, informational: bool) -> None:
     assert response(b"Connection: Upgrade", b"Upgrade: x", status=status).informational is informational

@@ -42,7 +42,11 @@ def test_status_and_reason_are_kept_as_sent(line: bytes, status: int, reason: by
 
 def test_fields_are_kept_in_order_with_their_names_and_values_as_sent() -> None:
     head = response(b"set-cookie: a=1", b"X-Odd:\xff \t", b"Set-Cookie:b=2")
-    assert head.fields == [make_field(b"set-cookie", b"a=1"), make_field(b"X-Odd", b"\xff"), make_field(b"Set-Cookie", b"b=2")]
+    assert head.fields == [
+        make_field(b"set-cookie", b"a=1"),
+        make_field(b"X-Odd", b"\xff"),
+        make_field(b"Set-Cookie", b"b=2"),
+    ]
 
 
 def test_a_folded_line_of_a_response_is_unfolded() -> None:

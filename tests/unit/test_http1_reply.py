@@ -10,9 +10,7 @@ from trioproxy.http1.head import RequestHead
 from trioproxy.http1.reply import error_reply, prefers_html, redirect_reply
 
 
-def answered(
-    error: ProxyError, head: RequestHead | None = None, *, close: bool = False
-) -> tuple[list[bytes], bytes]:
+def answered(error: ProxyError, head: RequestHead | None = None, *, close: bool = False) -> tuple[list[bytes], bytes]:
     """Head lines and body."""
     raw = error_reply(error, head, request_id=b"r1", close=close)
     head_part, _, body = raw.partition(b"\r\n\r\n")

@@ -62,7 +62,9 @@ def test_a_url_of_the_backends_own_root_is_mapped_and_no_other(value: bytes, map
         (b"http://10.0.0.5:8888//evil.org/", b"//app.example//evil.org/"),
     ],
 )
-def test_a_route_addressed_by_host_has_nothing_to_add_but_hides_the_backends_address(value: bytes, mapped: bytes) -> None:
+def test_a_route_addressed_by_host_has_nothing_to_add_but_hides_the_backends_address(
+    value: bytes, mapped: bytes
+) -> None:
     assert BY_HOST.url(value) == mapped
     assert BY_HOST.cookie(b"a=b; Path=/x") == b"a=b; Path=/x"
 

@@ -44,7 +44,9 @@ def test_every_round_of_the_sum_of_weights_has_each_one_as_often_as_it_weighs(we
     candidates = [One(chr(ord("a") + at), weight) for at, weight in enumerate(weights)]
     chooser = SmoothWeighted()
     for _ in range(3):
-        assert Counter(chosen(chooser, candidates, sum(weights))) == {one.id: one.weight for one in candidates if one.weight}
+        assert Counter(chosen(chooser, candidates, sum(weights))) == {
+            one.id: one.weight for one in candidates if one.weight
+        }
 
 
 @pytest.mark.parametrize("weights", [(3, 2), (5, 1, 1), (1, 2, 3)])

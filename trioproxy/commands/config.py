@@ -14,7 +14,7 @@ from trioproxy.config.keys import KeyPath, dotted, field_at, is_secret
 from trioproxy.config.loader import Loaded, leaves, load
 from trioproxy.errors import ConfigError, ProviderError
 from trioproxy.net.certificates import CertificateStore
-from trioproxy.providers.routes_file import parse_routes
+from trioproxy.providers.routes_file import read_routes
 from trioproxy.routing.route import Route
 
 
@@ -40,9 +40,7 @@ def _check_files(loaded: Loaded) -> None:
     file = config.providers.file
     if file is not None:
         try:
-            parse_routes(file.path, file.path.read_bytes())
-        except OSError as error:
-            raise ConfigError([f"{file.path}: cannot be read: {error.strerror}"]) from None
+            read_routes(file.path)
         except ProviderError as error:
             raise ConfigError(str(error).splitlines()) from None
 

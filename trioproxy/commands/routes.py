@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from trioproxy.commands.client import ManagementClient
 from trioproxy.commands.errors import CommandError
 from trioproxy.commands.output import print_json, print_table
-from trioproxy.errors import ProviderError
-from trioproxy.providers.routes_file import parse_routes
+from trioproxy.providers.routes_file import parse_routes, read_routes
 from trioproxy.routing.route import Route
 
 
@@ -102,14 +101,10 @@ def remove_route(arguments: Namespace) -> int:
 
 def import_routes(arguments: Namespace) -> int:
     """Create or replace the routes of a file; with `--replace` they become all API-set routes there are."""
-    path = Path(arguments.file)
-    try:
-        data = sys.stdin.buffer.read() if arguments.file == "-" else path.read_bytes()
-        routes = parse_routes(Path("stdin.json") if arguments.file == "-" else path, data)
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be read: {error.strerror}") from None
-    except ProviderError as error:
-        raise CommandError(str(error)) from None
+    if arguments.file == "-":
+        routes = parse_routes(Path("stdin.json"), sys.stdin.buffer.read())
+    else:
+        routes = read_routes(Path(arguments.file))
     dumped = [route.model_dump(mode="json", exclude_unset=True) for route in routes]
     with ManagementClient.from_arguments(arguments) as client:
         if arguments.replace:

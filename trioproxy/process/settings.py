@@ -17,7 +17,7 @@ from trioproxy.process.events import EventLog
 from trioproxy.process.reload import live_part, needs_restart
 from trioproxy.process.slot import Slot
 from trioproxy.process.sources import Sources
-from trioproxy.providers.routes_file import parse_routes
+from trioproxy.providers.routes_file import read_routes
 
 APPLY_SECONDS = 5.0
 """How long a reload waits for a forwarder to take the new configuration."""
@@ -114,9 +114,7 @@ class Settings:
         file = config.providers.file
         if file is not None and file != self._config.providers.file:
             try:
-                parse_routes(file.path, file.path.read_bytes())
-            except OSError as error:
-                raise ConfigError([f"{file.path}: cannot be read: {error.strerror}"]) from None
+                read_routes(file.path)
             except ProviderError as error:
                 raise ConfigError(str(error).splitlines()) from None
 

@@ -18,6 +18,14 @@ MAX_PROBLEMS = 10
 """Mistakes told at once."""
 
 
+def read_routes(path: Path) -> list[Route]:
+    """Read a file once, for whoever does not watch it. Raises ProviderError when it cannot be read or used."""
+    try:
+        return parse_routes(path, path.read_bytes())
+    except OSError as error:
+        raise ProviderError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def parse_routes(path: Path, data: bytes) -> list[Route]:
     """Read the routes in `data`, the content of `path`, whose ending says how it is written.
 

@@ -38,11 +38,11 @@ class Catalog:
         """
         old = self._held[provider]
         new = {route.key: route for route in routes}
-        touched = old.keys() - new.keys()
+        touched = [key for key in old if key not in new]
         for key, route in new.items():
             known = old.get(key)
             if known is None or (known is not route and known != route):
-                touched.add(key)
+                touched.append(key)
             else:
                 new[key] = known  # the object that is in use stays in use
         self._held[provider] = new
@@ -51,12 +51,12 @@ class Catalog:
     def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> bool:
         """Take a delta of one provider: `remove` first, then `upsert`. Returns whether it made a new version."""
         added = {route.key: route for route in upsert}
-        gone = set(remove) - added.keys()
+        gone = [key for key in dict.fromkeys(remove) if key not in added]
         held = {**self._held[provider], **added}
         for key in gone:
             held.pop(key, None)
         self._held[provider] = held
-        return self._merge(gone | added.keys(), synced=self._table.synced)
+        return self._merge([*gone, *added], synced=self._table.synced)
 
     def provider_of(self, key: RouteKey) -> str | None:
         """Name the provider whose route is in the table."""

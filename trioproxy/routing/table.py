@@ -59,8 +59,9 @@ class Table:
         routes = dict(self.routes)
         paths = self._paths.copy()
         for route in gone:
-            del routes[route.key]
-            del paths[_path_of(route)]
+            if route.key not in added:  # one that is replaced keeps its place in listings
+                del routes[route.key]
+                del paths[_path_of(route)]
         for key, route in added.items():
             routes[key] = route
             path = _path_of(route)

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from io import BufferedReader
-from socket import SocketIO
 
 BLOCK_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -27,7 +26,6 @@ LAST_CHUNK = b"0\r\n\r\n"
 _GET = re.compile(rb"GET \S*/(length|chunked)/(\d+) HTTP/1\.[01]\r\n")
 _PUT = re.compile(rb"PUT \S+ HTTP/1\.1\r\n")
 _CLOSE = re.compile(rb"(?i)\r\nconnection: *close\r\n")
-Reader = BufferedReader[SocketIO]
 _LENGTH = re.compile(rb"(?i)content-length:\s*(\d+)\r\n")
 
 
@@ -42,7 +40,7 @@ def digest_of(size: int) -> str:
 
 def serve(sock: socket.socket) -> None:
     """Answer requests on one connection until it ends."""
-    with sock, BufferedReader(SocketIO(sock, "r"), BLOCK_BYTES) as reader:
+    with sock, sock.makefile("rb") as reader:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while head := _read_head(reader):
@@ -53,11 +51,11 @@ def serve(sock: socket.socket) -> None:
             return  # a client or proxy that has had enough
 
 
-def _read_head(reader: Reader) -> bytes:
+def _read_head(reader: BufferedReader) -> bytes:
     return b"".join(iter(reader.readline, b"\r\n")) if reader.peek(1) else b""
 
 
-def _answer(sock: socket.socket, reader: Reader, head: bytes) -> None:
+def _answer(sock: socket.socket, reader: BufferedReader, head: bytes) -> None:
     if found := _GET.match(head):
         _send(sock, int(found[2]), chunked=found[1] == b"chunked")
         return
@@ -79,7 +77,7 @@ def _send(sock: socket.socket, size: int, *, chunked: bool) -> None:
         sock.sendall(LAST_CHUNK)
 
 
-def _body(reader: Reader, head: bytes) -> Iterator[bytes]:
+def _body(reader: BufferedReader, head: bytes) -> Iterator[bytes]:
     if found := _LENGTH.search(head):
         yield from _exactly(reader, int(found[1]))
         return
@@ -90,7 +88,7 @@ def _body(reader: Reader, head: bytes) -> Iterator[bytes]:
         pass
 
 
-def _exactly(reader: Reader, size: int) -> Iterator[bytes]:
+def _exactly(reader: BufferedReader, size: int) -> Iterator[bytes]:
     while size:
         piece = reader.read(min(size, BLOCK_BYTES))
         if not piece:
