@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import h11
+from http_strategies import chunked_bodies, cuts, edits, mutate, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from http_strategies import Edits, chunked_bodies, cuts, edits, mutate, pieces
 
 from trioproxy.http1.fields import Fields
 from trioproxy.http1.framing import ChunkedBody, MalformedBody, chunk, last_chunk

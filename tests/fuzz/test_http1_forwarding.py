@@ -6,9 +6,9 @@ import re
 from ipaddress import ip_network
 
 import h11
+from http_strategies import TEXT, of, response_heads, sound_requests
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from http_strategies import TEXT, of, response_heads, sound_requests
 
 from trioproxy.errors import UpstreamProtocol
 from trioproxy.http1.forward import request_head, response_fields, response_head
@@ -40,9 +40,10 @@ mappings = st.builds(
     st.sampled_from([b"hub", b"hub:5050", b"[::1]:80"]),
     st.just(b"10.0.0.5:8888"),
 )
-_references = st.sampled_from(
-    [b"/", b"/login", b"//", b"///", b"http://hub/", b"http://10.0.0.5:8888/x", b"//hub:5050", b"/s/v/x", b"5; url=", b"5;url='", b"a=b; Path=", b"; path=/"]
-)  # fmt: skip
+_references = st.sampled_from([
+    b"/", b"/login", b"//", b"///", b"http://hub/", b"http://10.0.0.5:8888/x", b"//hub:5050", b"/s/v/x", b"5; url=",
+    b"5;url='", b"a=b; Path=", b"; path=/",
+])  # fmt: skip
 references = st.lists(_references | of(TEXT, max_size=5), max_size=4).map(b"".join).map(bytes.strip)
 
 

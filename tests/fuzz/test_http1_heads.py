@@ -1,13 +1,13 @@
-"""The parser of heads: it accepts or refuses, never anything else, and it accepts nothing that h11 reads differently."""
+"""The parser of heads: it accepts or refuses, nothing else, and it accepts nothing that h11 reads differently."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import h11
+from http_strategies import Edits, cuts, edits, mutate, pieces, request_heads, response_heads, sound_requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from http_strategies import Edits, cuts, edits, mutate, pieces, request_heads, response_heads, sound_requests
 
 from trioproxy.errors import BadRequest, HeadTooLarge, ProxyError, UpstreamProtocol
 from trioproxy.http1.framing import open_body

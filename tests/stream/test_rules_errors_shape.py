@@ -8,7 +8,7 @@ import re
 import pytest
 import trio
 from rules import Service, both_ways, ending, get, heard, ok, service
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioproxy.control.messages import SetTable
 from trioproxy.routing.table import Table
@@ -214,7 +214,7 @@ async def test_every_answer_has_an_id_that_the_log_knows(line: bytes, fields: li
         client = await one.ask(line + b"\r\nHost: hub\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n")
         answer = await heard(client)
         await client.aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         found = re.findall(rb"\r\nX-Request-Id: ([^\r]+)\r\n", answer)
         assert [record.id.encode() for record in one.harness.records] == found
 

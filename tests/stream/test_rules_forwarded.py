@@ -76,7 +76,10 @@ async def test_a_unix_socket_is_a_trusted_proxy(bytewise: bool) -> None:
 
 @both_ways
 async def test_a_trusted_proxy_may_speak_the_standard_field_instead(bytewise: bool) -> None:
-    claims = b'Forwarded: for=8.8.8.8\r\nForwarded: for="[2001:db8::7]:99";proto=https;host="public.org:8443", for=10.0.0.9\r\n'
+    claims = (
+        b"Forwarded: for=8.8.8.8\r\n"
+        b'Forwarded: for="[2001:db8::7]:99";proto=https;host="public.org:8443", for=10.0.0.9\r\n'
+    )
     found = await told(b"Host: inner\r\n" + claims, bytewise=bytewise, host="10.0.0.1")
     assert found[b"for"] == [b"2001:db8::7, 10.0.0.9, 10.0.0.1"]
     assert (found[b"proto"], found[b"host"], found[b"port"]) == ([b"https"], [b"inner", b"public.org:8443"], [b"8443"])

@@ -9,6 +9,7 @@ from trioproxy.testing import Wire
 
 OWN = b"X-Request-Id: r1"
 OK_0 = ok(b"Content-Length: 0")
+NO, SAME, RESET = b"HTTP/1.1 404 Not Found", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 205 Reset Content"
 
 TAILS = [
     b"",
@@ -154,7 +155,15 @@ async def test_any_method_goes_through_with_its_chunks(method: bytes, bytewise: 
 
 @both_ways
 async def test_trailers_of_a_request_go_through_but_for_those_of_framing_and_authentication(bytewise: bool) -> None:
-    body = b"0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX-Forwarded-For: 8.8.8.8\r\nx-sum: \xff\r\nAuthorization: x\r\nHost: evil\r\n\r\n"
+    trailers = [
+        b"X-Sum: 1",
+        b"Content-Length: 5",
+        b"X-Forwarded-For: 8.8.8.8",
+        b"x-sum: \xff",
+        b"Authorization: x",
+        b"Host: x",
+    ]
+    body = b"\r\n".join([b"0", *trailers, b"", b""])
     async with service(bytewise=bytewise) as one:
         request = (
             get(b"Trailer: X-Sum", b"Transfer-Encoding: chunked", line=b"POST /s/v/ HTTP/1.1") + b"3\r\nabc\r\n" + body
@@ -221,13 +230,13 @@ async def answer_and_next(one: Service, request: bytes, response: bytes) -> tupl
         (b"HEAD", ok(b"Content-Length: 5"), ok(b"Content-Length: 5", OWN)),
         (b"HEAD", ok(b"Transfer-Encoding: chunked"), ok(OWN)),
         (b"HEAD", ok(b"A: b"), ok(b"A: b", OWN)),
-        (b"HEAD", ok(b"Content-Length: 9", line=b"HTTP/1.1 404 X"), ok(b"Content-Length: 9", OWN, line=b"HTTP/1.1 404 X")),
+        (b"HEAD", ok(b"Content-Length: 9", line=NO), ok(b"Content-Length: 9", OWN, line=NO)),
         (b"GET", ok(b"A: b", line=b"HTTP/1.1 204 No Content"), ok(b"A: b", OWN, line=b"HTTP/1.1 204 No Content")),
         (b"GET", ok(b"Content-Length: 0", line=b"HTTP/1.1 204 X"), ok(OWN, line=b"HTTP/1.1 204 X")),
-        (b"GET", ok(b"ETag: x", line=b"HTTP/1.1 304 Not Modified"), ok(b"ETag: x", OWN, line=b"HTTP/1.1 304 Not Modified")),
-        (b"GET", ok(b"Content-Length: 5", line=b"HTTP/1.1 304 X"), ok(b"Content-Length: 5", OWN, line=b"HTTP/1.1 304 X")),
-        (b"GET", ok(b"Content-Length: 0", line=b"HTTP/1.1 205 X"), ok(b"Content-Length: 0", OWN, line=b"HTTP/1.1 205 X")),
-        (b"POST", ok(line=b"HTTP/1.1 304 X"), ok(OWN, line=b"HTTP/1.1 304 X")),
+        (b"GET", ok(b"ETag: x", line=SAME), ok(b"ETag: x", OWN, line=SAME)),
+        (b"GET", ok(b"Content-Length: 5", line=SAME), ok(b"Content-Length: 5", OWN, line=SAME)),
+        (b"GET", ok(b"Content-Length: 0", line=RESET), ok(b"Content-Length: 0", OWN, line=RESET)),
+        (b"POST", ok(line=SAME), ok(OWN, line=SAME)),
     ],
 )  # fmt: skip
 @both_ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -18,16 +19,16 @@ def of(alphabet: bytes, *, min_size: int = 0, max_size: int = 8) -> st.SearchStr
 
 
 NAMES = [
-    b"Host", b"Connection", b"Content-Length", b"Transfer-Encoding", b"TE", b"Trailer", b"Upgrade", b"Expect", b"Keep-Alive",
-    b"Proxy-Connection", b"Proxy-Authorization", b"Cookie", b"Set-Cookie", b"Authorization", b"Forwarded", b"X-Forwarded-For",
-    b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port", b"X-Forwarded-Prefix", b"X-Forwarded-User",
-    b"X-Request-Id", b"Accept", b"Location",
+    b"Host", b"Connection", b"Content-Length", b"Transfer-Encoding", b"TE", b"Trailer", b"Upgrade", b"Expect",
+    b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"Cookie", b"Set-Cookie", b"Authorization",
+    b"Forwarded", b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port",
+    b"X-Forwarded-Prefix", b"X-Forwarded-User", b"X-Request-Id", b"Accept", b"Location",
 ]  # fmt: skip
 VALUES = [
-    b"", b"hub", b"hub:80", b"other", b"close", b"keep-alive", b"upgrade", b"Upgrade, TE", b"Host, X-A, Cookie", b"0", b"3", b"3, 3",
-    b"3 ", b"+3", b"0x3", b"chunked", b"CHUNKED", b",chunked", b"gzip, chunked", b"identity", b"trailers", b"gzip;q=1, trailers",
-    b"websocket", b"h2c", b"h2c, Foo/1", b"100-continue", b"100-Continue, x", b"192.0.2.1", b"for=192.0.2.1;proto=https",
-    b"a=b; Path=/", b"/login", b"x-a",
+    b"", b"hub", b"hub:80", b"other", b"close", b"keep-alive", b"upgrade", b"Upgrade, TE", b"Host, X-A, Cookie",
+    b"0", b"3", b"3, 3", b"3 ", b"+3", b"0x3", b"chunked", b"CHUNKED", b",chunked", b"gzip, chunked", b"identity",
+    b"trailers", b"gzip;q=1, trailers", b"websocket", b"h2c", b"h2c, Foo/1", b"100-continue", b"100-Continue, x",
+    b"192.0.2.1", b"for=192.0.2.1;proto=https", b"a=b; Path=/", b"/login", b"x-a",
 ]  # fmt: skip
 
 names = st.sampled_from(NAMES) | st.sampled_from(NAMES).map(bytes.lower) | of(TOKEN, min_size=1, max_size=4)
@@ -95,9 +96,10 @@ response_heads = st.builds(
 )
 """Response heads with the right line ends, some of them folded; about half may be passed on."""
 
-_junk = st.sampled_from(
-    [b"", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\x0b", b"\x1c", b"\x7f", b"\x80", b"\xff", b",", b"#", b";", b"0"]
-)  # fmt: skip
+_junk = st.sampled_from([
+    b"", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\x0b", b"\x1c", b"\x7f", b"\x80", b"\xff",
+    b",", b"#", b";", b"0",
+])  # fmt: skip
 edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), _junk), max_size=3)
 Edits = Sequence[tuple[int, int, bytes]]
 
@@ -116,7 +118,7 @@ cuts = st.lists(st.integers(0, 2000), max_size=8) | st.just(list(range(2000)))
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """The bytes, cut at these places; no piece is empty."""
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 _sizes = st.sampled_from(

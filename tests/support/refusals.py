@@ -13,8 +13,12 @@ class Refusal(NamedTuple):
     status: int = 400
 
 
+def _lines(*lines: bytes) -> bytes:
+    return b"\r\n".join((b"GET /s/v/ HTTP/1.1", *lines)) + b"\r\n\r\n"
+
+
 def _get(*lines: bytes) -> bytes:
-    return b"\r\n".join((b"GET /s/v/ HTTP/1.1", b"Host: hub", *lines)) + b"\r\n\r\n"
+    return _lines(b"Host: hub", *lines)
 
 
 def _post(*lines: bytes, body: bytes = b"abc") -> bytes:
@@ -121,19 +125,19 @@ LINES = [
 ]
 
 HOSTS = [
-    Refusal("no Host", b"GET /s/v/ HTTP/1.1\r\n\r\n"),
-    Refusal("no Host, but other fields", b"GET /s/v/ HTTP/1.1\r\nX: y\r\n\r\n"),
+    Refusal("no Host", _lines()),
+    Refusal("no Host, but other fields", _lines(b"X: y")),
     Refusal("no Host, and an absolute target", b"GET http://hub/s/v/ HTTP/1.1\r\n\r\n"),
     Refusal("two equal Hosts", _get(b"Host: hub")),
     Refusal("two different Hosts", _get(b"Host: other")),
     Refusal("two Hosts on HTTP/1.0", b"GET /s/v/ HTTP/1.0\r\nHost: hub\r\nHost: hub\r\n\r\n"),
     *(
-        Refusal(f"a Host that is not a host: {host.decode('latin-1')!r}", b"GET /s/v/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        Refusal(f"a Host that is not a host: {host.decode('latin-1')!r}", _lines(b"Host: " + host))
         for host in (
             b"", b"hub/", b"hub/s", b"hub?", b"hub#", b"user@hub", b"user:pw@hub", b"http://hub", b"hub name",
-            b"hub\t.org", b"hub:80:80", b"hub:http", b"hub:-1", b"hub:123456", b":80", b"hub\\", b"h\xc3\xbcb", b"hub%",
-            b"hub%2", b"hub%zz", b"<hub>", b'"hub"', b"[hub]", b"[::1", b"::1", b"[1.2.3.4]", b"[:::]", b"[::1]x", b"[]",
-            b"[::1%25eth0]", b"x" * 256,
+            b"hub\t.org", b"hub:80:80", b"hub:http", b"hub:-1", b"hub:123456", b":80", b"hub\\", b"h\xc3\xbcb",
+            b"hub%", b"hub%2", b"hub%zz", b"<hub>", b'"hub"', b"[hub]", b"[::1", b"::1", b"[1.2.3.4]", b"[:::]",
+            b"[::1]x", b"[]", b"[::1%25eth0]", b"x" * 256,
         )
     ),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -119,31 +118,24 @@ async def test_open_files_return_to_where_they_were(tmp_path: Path) -> None:
         websocket_backend() as ws,
         running_worker(tmp_path, {"pool": {"idle_timeout": 0.5}, "log": {"access": "off"}}) as worker,
     ):
+        before = worker.open_files()
         await worker.route("s", "app", echo.port)
         await worker.route("s", "half", half)
         await worker.route("s", "ws", ws.port)
-
-        async def metric(name: str) -> float:
-            text = (await worker.call("GET", "/metrics")).text
-            return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
-
-        async def is_quiet() -> bool:
-            names = ("trioproxy_connections", "trioproxy_websockets", "trioproxy_pool_connections")
-            return [await metric(name) for name in names] == [0, 0, 0]
-
-        await crowd(worker, 60)  # what is opened once and kept, such as worker threads' files
-        await eventually(is_quiet, seconds=20)
-        before = worker.open_files()
         await crowd(worker, VISITS)
-        await eventually(is_quiet, seconds=30)
-
-        def as_before() -> bool:
-            return len(worker.open_files()) <= len(before)
-
-        await eventually(as_before)
+        await eventually(lambda: len(worker.open_files()) <= len(before), seconds=30)
+        assert worker.open_files() == before
         backends = (await worker.call("GET", "/v1/backends")).json()["backends"]
         assert [backend["in_flight"] for backend in backends] == [0, 0, 0]
         assert (await worker.call("GET", "/v1/connections")).json()["total"] == 0
         async with connect(f"{worker.http.replace('http', 'ws')}/s/ws/", proxy=None) as websocket:
             await websocket.send("still here")
             assert await websocket.recv() == "still here"
+
+
+async def test_callers_of_the_management_api_who_leave_are_given_up(tmp_path: Path) -> None:
+    async with running_worker(tmp_path) as worker:
+        before = len(worker.open_files())
+        for _ in range(50):
+            assert (await worker.call("GET", "/livez")).status_code == 200
+        await eventually(lambda: len(worker.open_files()) <= before, seconds=20)

@@ -274,8 +274,9 @@ def test_a_switch_without_a_reason_is_given_one_and_keeps_the_backends_id() -> N
 @pytest.mark.parametrize(
     "name",
     [
-        b"Content-Length", b"Transfer-Encoding", b"Host", b"Connection", b"TE", b"Trailer", b"Upgrade", b"Authorization",
-        b"Cookie", b"Set-Cookie", b"X-Forwarded-For", b"X-Forwarded-User", b"Forwarded", b"X-Request-Id", b"Expect",
+        b"Content-Length", b"Transfer-Encoding", b"Host", b"Connection", b"TE", b"Trailer", b"Upgrade",
+        b"Authorization", b"Cookie", b"Set-Cookie", b"X-Forwarded-For", b"X-Forwarded-User", b"Forwarded",
+        b"X-Request-Id", b"Expect",
         b"Content-Encoding", b"Content-Type", b"Content-Range", b"Range", b"Proxy-Authorization",
     ],
 )  # fmt: skip

@@ -106,8 +106,20 @@ def test_an_asterisk_is_a_target_for_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", [b"hub", b"HUB.example.org.", b"hub:", b"hub:5050", b"a_b~c", b"10.0.0.1:80", b"[::1]", b"[2001:db8::1]:80", b"%41", b"!$&'()*+,;="]
-)  # fmt: skip
+    "host",
+    [
+        b"hub",
+        b"HUB.example.org.",
+        b"hub:",
+        b"hub:5050",
+        b"a_b~c",
+        b"10.0.0.1:80",
+        b"[::1]",
+        b"[2001:db8::1]:80",
+        b"%41",
+        b"!$&'()*+,;=",
+    ],
+)
 def test_a_host_is_a_name_or_an_address_with_an_optional_port(host: bytes) -> None:
     assert valid_host(host)
     assert request(host=host).authority == host
@@ -200,7 +212,16 @@ def test_an_upgrade_is_asked_for_by_both_fields_without_a_body_and_never_to_http
 
 
 @pytest.mark.parametrize(
-    ("path", "bad"), [(b"", False), (b"a%2Fb", False), (b"%aF", False), (b"%", True), (b"%2", True), (b"%2x", True), (b"%41%", True)]
-)  # fmt: skip
+    ("path", "bad"),
+    [
+        (b"", False),
+        (b"a%2Fb", False),
+        (b"%aF", False),
+        (b"%", True),
+        (b"%2", True),
+        (b"%2x", True),
+        (b"%41%", True),
+    ],
+)
 def test_an_escape_is_two_hex_digits(path: bytes, bad: bool) -> None:
     assert bad_escape(path) is bad

@@ -20,9 +20,13 @@ from trioproxy.units import Bytes, Count, Seconds
 
 def default_state_dir() -> Path:
     """`/var/lib/trioproxy` for root, else `$XDG_STATE_HOME/trioproxy` (`~/.local/state/trioproxy`)."""
+    system = Path("/var/lib/trioproxy")
     if os.geteuid() == 0:
-        return Path("/var/lib/trioproxy")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trioproxy"
+        return system
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trioproxy"
+    except RuntimeError:  # a user without a home, as containers have them
+        return system
 
 
 def _check_bind(value: str) -> str:
