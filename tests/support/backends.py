@@ -125,7 +125,9 @@ class Echo:
     async def _answer(self, connection: h11.Connection, stream: trio.SocketStream, asked: Asked) -> None:
         kind, _, number = asked.target.partition("?")[0].strip("/").partition("/")
         if kind in ("blocks", "chunks"):
-            length = ("Content-Length", str(int(number) * MIB)) if kind == "blocks" else ("Transfer-Encoding", "chunked")
+            length = (
+                ("Content-Length", str(int(number) * MIB)) if kind == "blocks" else ("Transfer-Encoding", "chunked")
+            )
             await self._send(connection, stream, h11.Response(status_code=200, headers=[length]))
             for index in range(int(number)):
                 for piece in connection.send_with_data_passthrough(h11.Data(data=block(index))) or ():
@@ -197,5 +199,11 @@ async def _serve(
     task_status: trio.TaskStatus[Server],
 ) -> None:
     await serve(
-        handler, 0, host="127.0.0.1", compression=compression, max_size=None, ping_interval=None, task_status=task_status
+        handler,
+        0,
+        host="127.0.0.1",
+        compression=compression,
+        max_size=None,
+        ping_interval=None,
+        task_status=task_status,
     )

@@ -29,7 +29,17 @@ class Curled:
 
 async def curl(*arguments: str, stdin: bytes = b"", seconds: float = 30.0) -> Curled:
     """Run curl, without its configuration file and without the proxies of the environment."""
-    command = ["curl", "-q", "--noproxy", "*", "--silent", "--show-error", "--write-out", "%{stderr}\n%{json}", *arguments]
+    command = [
+        "curl",
+        "-q",
+        "--noproxy",
+        "*",
+        "--silent",
+        "--show-error",
+        "--write-out",
+        "%{stderr}\n%{json}",
+        *arguments,
+    ]
     done = await run(command, stdin=stdin, seconds=seconds)
     error, _, told = done.stderr.decode().rpartition("\n")
     return Curled(done.returncode, done.stdout, error, json.loads(told or "{}"))

@@ -28,7 +28,8 @@ async def blocks(count: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tls", "count"), [("blocks", False, GIB), ("chunks", False, GIB), ("blocks", True, 256), ("chunks", True, 256)]
+    ("kind", "tls", "count"),
+    [("blocks", False, GIB), ("chunks", False, GIB), ("blocks", True, 256), ("chunks", True, 256)],
 )
 async def test_a_large_download_arrives_whole_in_constant_memory(
     tmp_path: Path, kind: str, tls: bool, count: int

@@ -128,7 +128,9 @@ async def test_websockets_on_asyncio_sees_every_close_code_and_its_compression(t
         await trio.to_thread.run_sync(asyncio.run, visit())
         assert seen == [(code, f"bye {code}") for code in CODES]
         told = [(code, f"bye {code}") for code in CODES for _ in range(2)]
-        await eventually(lambda: sorted(backend.closed) == told)  # a client may have left before its backend hears of it
+        await eventually(
+            lambda: sorted(backend.closed) == told
+        )  # a client may have left before its backend hears of it
         if mode == "message":
             assert (await worker.record(kind="websocket", close_code=4001))["detail"] == "ended by backend: bye 4001"
 

@@ -41,7 +41,9 @@ async def test_promtool_has_nothing_to_say_about_the_metrics(tmp_path: Path) -> 
             metrics = await worker.call("GET", "/metrics")
             checked = await run(["promtool", "check", "metrics"], stdin=metrics.content)
             assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
-        assert 'trioproxy_requests_total{method="GET",service="app",status="200"} 2' in metrics.text.replace(".0\n", "\n")
+        assert 'trioproxy_requests_total{method="GET",service="app",status="200"} 2' in metrics.text.replace(
+            ".0\n", "\n"
+        )
 
 
 async def test_the_openapi_document_is_valid_and_true(tmp_path: Path) -> None:

@@ -69,7 +69,12 @@ async def test_a_kernel_computes_over_https_in_both_modes_and_protocols(tmp_path
     async with notebooks(tmp_path, path) as server:
         await server.route("message")
         kernel = await server.start_kernel()
-        for mode, protocol in [("message", None), ("message", BINARY_PROTOCOL), ("relay", None), ("relay", BINARY_PROTOCOL)]:
+        for mode, protocol in [
+            ("message", None),
+            ("message", BINARY_PROTOCOL),
+            ("relay", None),
+            ("relay", BINARY_PROTOCOL),
+        ]:
             await server.route(mode)
             async with server.websocket(f"/api/kernels/{kernel}/channels", protocol) as websocket:
                 assert websocket.subprotocol == protocol

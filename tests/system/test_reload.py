@@ -125,7 +125,9 @@ async def test_certificates_limits_and_routes_change_under_running_traffic(
         echo_backend() as echo,
         websocket_backend() as ws,
         raw_backend(steady.serve) as steady_port,
-        running_worker(tmp_path, config(tmp_path, old, routes_file, [route("static", echo.port)]), trusted=authority.ca) as worker,
+        running_worker(
+            tmp_path, config(tmp_path, old, routes_file, [route("static", echo.port)]), trusted=authority.ca
+        ) as worker,
         worker.client() as client,
     ):
 
@@ -139,7 +141,12 @@ async def test_certificates_limits_and_routes_change_under_running_traffic(
             changed = config(tmp_path, new, routes_file, [route("static-2", echo.port)])
             write_config(worker.config, {**changed, "limits": {"body_bytes": 2000}})
             await reload(worker)
-            assert [await status(one) for one in ("static", "static-2", "from-file", "from-file-2")] == [404, 200, 404, 200]
+            assert [await status(one) for one in ("static", "static-2", "from-file", "from-file-2")] == [
+                404,
+                200,
+                404,
+                200,
+            ]
             assert await serial_served(worker) == serial_of(new)
             answer = await client.post(f"{worker.http}/s/static-2/", content=b"x" * 2001)
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
@@ -180,7 +187,9 @@ async def test_a_broken_configuration_changes_nothing_and_says_what_is_wrong(
         echo_backend() as echo,
         websocket_backend() as ws,
         raw_backend(steady.serve) as steady_port,
-        running_worker(tmp_path, config(tmp_path, pair, routes_file, [route("static", echo.port)]), trusted=authority.ca) as worker,
+        running_worker(
+            tmp_path, config(tmp_path, pair, routes_file, [route("static", echo.port)]), trusted=authority.ca
+        ) as worker,
         worker.client() as client,
         undisturbed(worker, ws.port, steady_port, steady),
     ):

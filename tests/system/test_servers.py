@@ -35,7 +35,10 @@ def unix(folder: Path) -> list[dict[str, Any]]:
 @needs_nginx
 async def test_nginx_at_a_unix_socket_serves_ranges_conditions_and_compressed_text(tmp_path: Path) -> None:
     folder = tmp_path / "nginx"
-    async with running_nginx(folder, server="gzip on; gzip_types text/plain;"), running_worker(tmp_path / "w") as worker:
+    async with (
+        running_nginx(folder, server="gzip on; gzip_types text/plain;"),
+        running_worker(tmp_path / "w") as worker,
+    ):
         (folder / "www" / "file").write_bytes(CONTENT)
         (folder / "www" / "page.txt").write_text("text " * 10_000)
         await worker.route("s", "files", backends=unix(folder))

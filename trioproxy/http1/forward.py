@@ -74,7 +74,9 @@ def request_head(
     nothing). `upgrade` holds the protocols to offer, in lower case; they are sent in the client's spelling.
     `extensions`: whether Sec-WebSocket-Extensions go on.
     """
-    drop = _ALWAYS_DROPPED.union(name for name in _named(head) if not _is_protected(name))
+    drop = _ALWAYS_DROPPED
+    if named := [name for name in _named(head) if not _is_protected(name)]:
+        drop = drop.union(named)
     if b"expect" in head.special and not head.expect_continue:
         drop |= {b"expect"}
     if not extensions:
@@ -114,7 +116,8 @@ def _as_spelled(head: RequestHead | ResponseHead, protocols: bytes) -> bytes:
 
 def response_fields(head: ResponseHead) -> Fields:
     """The fields of a backend's response that go to the client, before framing and our own are added."""
-    drop = HOP_BY_HOP.union(name for name in _named(head) if name not in _KEPT_IN_RESPONSES)
+    named = _named(head)
+    drop = HOP_BY_HOP.union(named) - _KEPT_IN_RESPONSES if named else HOP_BY_HOP
     fields = [field for field in head.fields if field[0] not in drop]
     if head.framing.coding is Coding.NONE and (head.status < 200 or head.status == 204):
         return [field for field in fields if field[0] != b"content-length"]  # RFC 9110 §8.6 forbids it there

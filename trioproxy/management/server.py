@@ -17,8 +17,11 @@ from trioproxy.management.events import Streams
 
 GRACE_SECONDS = 2.0
 """How long calls may go on when the server stops."""
-IDLE_SECONDS = 75.0
-"""How long a connection may wait for its next request, and take for the head of it."""
+IDLE_SECONDS = 5.0
+"""How long a connection may wait for its next request, and take for the head of it.
+
+hypercorn also holds the socket of a caller that has left until this is over, so it must not be long.
+"""
 STALLED_READER_MS = 10_000
 """How long a client may leave a full window unread before its connection is cut."""
 
