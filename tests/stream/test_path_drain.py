@@ -15,15 +15,9 @@ from trioproxy.testing import Harness, MemoryBackend, Wire
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-HANDSHAKE = get(
-    fields=b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-    + KEY
-    + b"\r\n"
-)
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n\r\n"
-)
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+HANDSHAKE = get(fields=UPGRADE + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n")
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE + b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n\r\n"
 GOING_AWAY = (1001).to_bytes(2, "big")
 
 

@@ -118,9 +118,9 @@ async def test_closing_a_connection_that_waits_for_its_answer_frees_the_backend(
     async with scene() as (harness, backend):
         client = await harness.send(GET)
         served = await backend.accept()
+        await served.read_head()
         close(harness, only(harness).id)
         assert await client.read_all() == b""
-        await served.read_head()
         assert await served.read_all() == b""
         await assert_all_over(harness)
         record = await last_record(harness)
@@ -179,7 +179,9 @@ def wall_clock(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> fl
     return begin
 
 
-async def test_last_activity_is_the_begin_and_then_the_end_of_a_request(wall_clock: float) -> None:
+async def test_last_activity_is_the_begin_and_then_the_end_of_a_request(
+    wall_clock: float, autojump_clock: MockClock
+) -> None:
     async with scene() as (harness, backend):
         await trio.sleep(100)
         client = await harness.send(GET)
@@ -193,7 +195,9 @@ async def test_last_activity_is_the_begin_and_then_the_end_of_a_request(wall_clo
         assert (activity.last_activity, activity.requests, activity.bytes) == (wall_clock + 110, 1, 2)
 
 
-async def test_last_activity_moves_while_a_stream_moves_and_only_then(wall_clock: float) -> None:
+async def test_last_activity_moves_while_a_stream_moves_and_only_then(
+    wall_clock: float, autojump_clock: MockClock
+) -> None:
     async with scene({"timeouts": {"stall": 0}}) as (harness, backend):
         client = await harness.send(GET)
         served = await backend.accept()
@@ -210,7 +214,7 @@ async def test_last_activity_moves_while_a_stream_moves_and_only_then(wall_clock
         assert harness.report().activity["s", "web"].last_activity == wall_clock + now
 
 
-async def test_last_activity_moves_with_a_tunnel(wall_clock: float) -> None:
+async def test_last_activity_moves_with_a_tunnel(wall_clock: float, autojump_clock: MockClock) -> None:
     async with scene() as (harness, backend):
         client = await harness.send(TUNNEL)
         served = await backend.accept()

@@ -158,6 +158,12 @@ async def test_redirect_to_https(target: bytes, host: bytes, location: bytes, me
         assert one.backend.dials == 0
 
 
+async def test_redirect_to_https_of_options_for_the_whole_server() -> None:
+    async with service(config=HTTPS) as one:
+        client = await one.ask(get(line=b"OPTIONS * HTTP/1.1"), listener="plain")
+        assert b"\r\nLocation: https://hub:5050\r\n" in await heard(client)
+
+
 @both_ways
 async def test_redirect_to_https_needs_to_know_where(bytewise: bool) -> None:
     async with service(bytewise=bytewise, config=HTTPS) as one:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from rules import both_ways, ending, get, heard, ok, service
+from rules import Service, both_ways, ending, get, heard, ok, service
+
+from trioproxy.testing import open_proxy
 
 OWN = b"X-Request-Id: r1"
 OK_0 = ok(b"Content-Length: 0")
@@ -221,3 +223,24 @@ async def test_escapes_behind_a_host_or_prefix_are_the_services_own_business(rou
     async with service(**route) as one:
         got, _ = await one.answered(get(line=b"GET " + start + b"/%zz/% HTTP/1.1"), OK_0)
         assert target_of(got) == b"/%zz/%"
+
+
+@both_ways
+@pytest.mark.parametrize("location", [b"/login", b"/front/s/v/login"])
+async def test_behind_a_front_that_strips_a_redirect_carries_both_prefixes_once(
+    location: bytes, bytewise: bool
+) -> None:
+    async with service(config={"access": {"trusted_proxies": ["10.0.0.0/8"]}}, bytewise=bytewise) as one:
+        answer = ok(b"Location: " + location, b"Content-Length: 0")
+        _, answer = await one.answered(get(b"X-Forwarded-Prefix: /front"), answer, host="10.0.0.1")
+        assert b"\r\nLocation: /front/s/v/login\r\n" in answer
+
+
+async def test_an_ipv6_backend_is_written_in_brackets() -> None:
+    async with open_proxy() as harness:
+        one = Service(harness, harness.network.listen("2001:db8::5", 8888), False)
+        harness.set_routes([one.backend.route("s", "v")])
+        location = ok(b"Location: http://[2001:db8::5]:8888/x", b"Content-Length: 0")
+        asked, answer = await one.answered(b"GET /s/v/ HTTP/1.0\r\n\r\n", location)
+        assert b"\r\nHost: [2001:db8::5]:8888\r\n" in asked
+        assert b"\r\nLocation: /s/v/x\r\n" in answer

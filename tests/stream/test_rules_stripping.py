@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rules import both_ways, get, ok, service, up
+from rules import both_ways, get, heard, ok, service, up
 
 OWN = b"X-Request-Id: r1"
 
@@ -148,3 +148,22 @@ async def test_a_request_id_that_is_none_is_replaced(given: bytes) -> None:
         assert [line for line in split(got) if line.lower().startswith(b"x-request-id")] == [mine]
         assert [line for line in split(answer) if line.lower().startswith(b"x-request-id")] == [mine]
         assert mine != b"X-Request-Id: " + given
+
+
+async def test_a_request_trailer_named_in_connection_is_for_this_hop_only() -> None:
+    async with service() as one:
+        head = get(b"Connection: X-Sum", b"Transfer-Encoding: chunked", line=b"POST /s/v/ HTTP/1.1")
+        await one.ask(head + b"0\r\nX-Sum: 1\r\n\r\n")
+        kernel = await one.backend.accept()
+        await kernel.read_head()
+        assert await kernel.read_chunked() == (b"", b"")
+
+
+async def test_a_response_trailer_named_in_connection_is_for_this_hop_only() -> None:
+    async with service() as one:
+        client = await one.ask(get())
+        kernel = await one.backend.accept()
+        await heard(kernel)
+        await one.say(kernel, ok(b"Connection: X-Sum", b"Transfer-Encoding: chunked", body=b"0\r\nX-Sum: 1\r\n\r\n"))
+        await client.read_head()
+        assert await client.read_chunked() == (b"", b"")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import h11
 import trio
@@ -19,6 +19,23 @@ from trioproxy.testing import Wire
 
 BLOCK = random.Random(7).randbytes(2**20)
 MIB = 2**20
+
+
+class Body:
+    """A large body in blocks, for clients that send what they iterate over."""
+
+    def __init__(self, count: int) -> None:
+        self._blocks = map(block, range(count))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        for data in self._blocks:
+            return data
+        raise StopAsyncIteration
+
 
 Serve = Callable[[Wire], Awaitable[None]]
 
@@ -37,12 +54,12 @@ def digest_of_blocks(count: int) -> str:
 
 
 @asynccontextmanager
-async def listening(handle: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
+async def listening(handle: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncGenerator[int]:
     """The port of a server that runs `handle` for each connection and closes it afterwards."""
     listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, handle, listeners)
+        await nursery.start(trio.serve_listeners, handle, listeners)
         try:
             yield listeners[0].socket.getsockname()[1]
         except Exception as error:  # noqa: BLE001 - raised below, outside the nursery
@@ -53,7 +70,7 @@ async def listening(handle: Callable[[trio.SocketStream], Awaitable[None]], port
 
 
 @asynccontextmanager
-async def raw_backend(serve_one: Serve) -> AsyncIterator[int]:
+async def raw_backend(serve_one: Serve) -> AsyncGenerator[int]:
     """A backend that says what the test says. Peers that leave early do it no harm."""
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -118,6 +135,7 @@ class Echo:
         return connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
     async def _next(self, connection: h11.Connection, stream: trio.SocketStream) -> Any:
+        await trio.lowlevel.checkpoint()
         while (event := connection.next_event()) is h11.NEED_DATA:
             connection.receive_data(await stream.receive_some(256 * 1024))
         return event
@@ -142,12 +160,11 @@ class Echo:
         await self._send(connection, stream, h11.Response(status_code=200, headers=fields), body, h11.EndOfMessage())
 
     async def _send(self, connection: h11.Connection, stream: trio.SocketStream, *events: h11.Event) -> None:
-        if data := b"".join(connection.send(event) or b"" for event in events):
-            await stream.send_all(data)
+        await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
 
 
 @asynccontextmanager
-async def echo_backend(port: int = 0) -> AsyncIterator[Echo]:
+async def echo_backend(port: int = 0) -> AsyncGenerator[Echo]:
     echo = Echo()
     async with listening(echo.handle, port) as echo.port:
         yield echo
@@ -163,22 +180,20 @@ class WebSockets:
 
 
 @asynccontextmanager
-async def websocket_backend(*, compression: str | None = "deflate") -> AsyncIterator[WebSockets]:
+async def websocket_backend(*, compression: str | None = "deflate") -> AsyncGenerator[WebSockets]:
     """Echoes messages. The message "close CODE REASON" is answered by a close frame."""
     closed: list[tuple[int, str]] = []
 
     async def echo(peer: ServerConnection) -> None:
-        try:
-            async for message in peer:
+        with suppress(ConnectionClosed):
+            while True:
+                message = await peer.recv()
                 if isinstance(message, str) and message.startswith("close "):
                     _, code, reason = message.split(" ", 2)
                     await peer.aclose(int(code), reason)
-                    return
-                await peer.send(message)
-        except ConnectionClosed:
-            pass
-        finally:
-            closed.append((peer.close_code or 0, peer.close_reason or ""))
+                else:
+                    await peer.send(message)
+        closed.append((peer.close_code or 0, peer.close_reason or ""))
 
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

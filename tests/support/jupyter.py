@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
+import trio
 from processes import eventually, running
 from websockets.trio.client import ClientConnection
 
@@ -19,9 +21,9 @@ BINARY_PROTOCOL = "v1.kernel.websocket.jupyter.org"
 
 
 @asynccontextmanager
-async def running_jupyter(folder: Path, *, base_url: str) -> AsyncIterator[int]:
-    """The port of a `jupyter_server` with a Python kernel, that offers to compress WebSockets. Its files are in `folder`."""
-    folder.mkdir()
+async def running_jupyter(folder: Path, *, base_url: str) -> AsyncGenerator[int]:
+    """The port of a `jupyter_server` with a Python kernel; its files are in `folder`. It compresses WebSockets."""
+    await trio.Path(folder).mkdir()
     command = [
         sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser",
         f"--ServerApp.base_url={base_url}",
@@ -75,7 +77,7 @@ _PARTS = ("header", "parent_header", "metadata", "content")
 
 
 def _pack(message: dict[str, Any]) -> bytes:
-    """Number of offsets, the offsets, then the channel and the parts, from offset to offset (little-endian, 64 bits)."""
+    """Number of offsets, the offsets (little-endian, 64 bits), then the channel and the parts between them."""
     parts = [message["channel"].encode(), *(json.dumps(message[name]).encode() for name in _PARTS)]
     offsets = [8 * (len(parts) + 2)]
     for part in parts:
@@ -86,7 +88,7 @@ def _pack(message: dict[str, Any]) -> bytes:
 def _unpack(data: bytes) -> dict[str, Any]:
     (count,) = struct.unpack_from("<Q", data)
     offsets = struct.unpack_from(f"<{count}Q", data, 8)
-    channel, *parts = (data[start:end] for start, end in zip(offsets, offsets[1:], strict=False))
+    channel, *parts = (data[start:end] for start, end in pairwise(offsets))
     return {"channel": channel.decode()} | {
         name: json.loads(part) for name, part in zip(_PARTS, parts[: len(_PARTS)], strict=True)
     }

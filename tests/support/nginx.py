@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,11 +41,10 @@ http {{
 
 
 @asynccontextmanager
-async def running_nginx(folder: Path, *, server: str = "", http: str = "") -> AsyncIterator[Program]:
-    """One nginx process that serves `folder`/www at the unix socket `folder`/nginx.sock; `server` are more directives."""
+async def running_nginx(folder: Path, *, server: str = "", http: str = "") -> AsyncGenerator[Program]:
+    """One nginx process that serves `folder`/www at the socket `folder`/nginx.sock; `server` are more directives."""
     assert NGINX is not None
     (folder / "www").mkdir(parents=True, exist_ok=True)
-    # root's workers become nobody otherwise, who may not read a temporary folder.
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, server=server, http=http))
     async with running([NGINX, "-e", "stderr", "-p", folder, "-c", config]) as program:
@@ -54,12 +53,12 @@ async def running_nginx(folder: Path, *, server: str = "", http: str = "") -> As
         async def is_up() -> bool:
             if program.code is not None:
                 raise EOFError("\n".join(program.stderr.lines))
-            try:
+            with suppress(OSError):
                 stream = await trio.open_unix_socket(str(socket))
-            except OSError:
-                return False
-            await stream.aclose()
-            return True
+                await stream.aclose()
+                return True
+            await trio.lowlevel.checkpoint()
+            return False
 
         await eventually(is_up)
         yield program

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CompletedProcess
@@ -14,12 +14,15 @@ import trio
 
 MAX_LINES = 100_000
 POLL_SECONDS = 0.02
+KILL_SECONDS = 10.0
+"""How long a killed program may take to be gone, and its output to end."""
 
 
 async def eventually(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float = 10.0) -> None:
     """Ask until the answer is yes. For what nobody announces: ports, files, /proc. Raises TooSlowError."""
     with trio.fail_after(seconds):
         while True:
+            await trio.lowlevel.checkpoint()
             answer = condition()
             if answer if isinstance(answer, bool) else await answer:
                 return
@@ -28,12 +31,12 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], *, seconds
 
 async def listens(port: int) -> bool:
     """Whether something accepts connections on this port of the loopback address."""
-    try:
+    with suppress(OSError):
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
+        await stream.aclose()
+        return True
+    await trio.lowlevel.checkpoint()
+    return False
 
 
 class Output:
@@ -95,21 +98,20 @@ class Program:
         with trio.fail_after(seconds):
             return await self.process.wait()
 
-    async def terminate(self, *, seconds: float) -> int | None:
-        """Its exit code after SIGTERM; None when it needs more than `seconds` and had to be killed."""
+    async def terminate(self, *, seconds: float = 20.0) -> int:
+        """SIGTERM, and its exit code once it has ended. Raises TooSlowError."""
+        self.signal(signal.SIGTERM)
+        return await self.ended(seconds=seconds)
+
+    async def end(self, *, grace: float) -> None:
+        """SIGTERM; after `grace` seconds, or when it has ended and what it started has not, SIGKILL to all of them."""
         if self.code is None:
             self.signal(signal.SIGTERM)
-        with trio.move_on_after(seconds, shield=True):
-            return await self.process.wait()
-        await self.kill()
-        return None
-
-    async def kill(self) -> None:
-        """SIGKILL to it and what it started in its own session; returns when it is gone."""
+        with trio.move_on_after(grace):
+            await self.process.wait()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        with trio.move_on_after(10, shield=True):
-            await self.process.wait()
+        await self.process.wait()
 
 
 @asynccontextmanager
@@ -119,7 +121,7 @@ async def running(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     grace: float = 10.0,
-) -> AsyncIterator[Program]:
+) -> AsyncGenerator[Program]:
     """Run a program in a session of its own until the block is left; then SIGTERM, and after `grace` s SIGKILL."""
     process = await trio.lowlevel.open_process(
         [str(part) for part in command],
@@ -142,9 +144,9 @@ async def running(
         except Exception as error:  # noqa: BLE001
             failure = error
         finally:
-            await program.terminate(seconds=grace)
-            await program.kill()
-            nursery.cancel_scope.deadline = trio.current_time() + 5
+            with trio.move_on_after(grace + KILL_SECONDS, shield=True):
+                await program.end(grace=grace)
+            nursery.cancel_scope.deadline = trio.current_time() + KILL_SECONDS
     if failure is not None:
         print(f"--- {command[0]} said last:", *program.stderr.lines[-30:], sep="\n", file=sys.stderr)
         raise failure

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
-from processes import Program, eventually, running
+from processes import Program, running
 
 from trioproxy.config.toml import to_toml
 
@@ -137,13 +136,22 @@ class Worker:
 
     async def stop(self) -> int:
         """SIGTERM, and its exit code."""
-        self.program.signal(signal.SIGTERM)
-        return await self.program.ended(seconds=60)
+        return await self.program.terminate(seconds=60)
 
     def bug_lines(self) -> list[str]:
         """Lines of the log that tell of a bug, but for those with a text from `bugs`."""
         told = [line for line in self.program.stderr.lines if '"exception"' in line or line.startswith("Traceback")]
         return [line for line in told if not any(text in line for text in self.bugs)]
+
+
+def _prepare(folder: Path, config: Tables) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "trioproxy.toml"
+    tables = base_config(folder)
+    for key, value in config.items():
+        tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
+    write_config(path, tables)
+    return path
 
 
 @asynccontextmanager
@@ -157,18 +165,13 @@ async def running_worker(
     trusted: Path | None = None,
     start_seconds: float = 60.0,
     seconds: float = 90.0,
-) -> AsyncIterator[Worker]:
+) -> AsyncGenerator[Worker]:
     """Run a worker while the block runs, which has `seconds` at most.
 
     `config` is laid over `base_config` section by section. When the block ends well, so must the worker: with
     exit code 0 (unless the test has ended it) and without a traceback in its log.
     """
-    folder.mkdir(exist_ok=True)
-    path = folder / "trioproxy.toml"
-    tables = base_config(folder)
-    for key, value in (config or {}).items():
-        tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
-    write_config(path, tables)
+    path = _prepare(folder, config or {})
     with trio.fail_after(seconds):
         async with running([*command, *arguments, "-c", path], environ=environ, grace=10) as program:
             line = await program.stderr.line(lambda line: READY.match(line) is not None, seconds=start_seconds)
@@ -178,8 +181,5 @@ async def running_worker(
             worker.trusted = trusted or worker.trusted
             yield worker
             if program.code is None:
-                assert await worker.stop() == 0, program.stderr.lines[-30:]
+                assert await worker.stop() == 0
             assert worker.bug_lines() == []
-
-
-__all__ = ["DRAIN_SECONDS", "Worker", "base_config", "eventually", "running_worker", "write_config"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from backends import MIB, block, digest_of_blocks, echo_backend
+from backends import MIB, Body, digest_of_blocks, echo_backend
 from worker import Worker, running_worker
 
 GIB = 1024  # blocks
@@ -18,13 +17,8 @@ async def warm_up(worker: Worker, url: str) -> None:
     """Code paths and buffers of a first request are no growth by size."""
     async with worker.client() as client:
         assert (await client.get(f"{url}/s/echo/blocks/2")).status_code == 200
-        assert (await client.post(f"{url}/s/echo/", content=blocks(2))).status_code == 200
+        assert (await client.post(f"{url}/s/echo/", content=Body(2))).status_code == 200
     worker.forget_peak()
-
-
-async def blocks(count: int) -> AsyncIterator[bytes]:
-    for number in range(count):
-        yield block(number)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +51,7 @@ async def test_a_large_chunked_upload_arrives_whole_in_constant_memory(tmp_path:
         await warm_up(worker, url)
         before = worker.memory()
         async with worker.client() as client:
-            answer = await client.post(f"{url}/s/echo/big", content=blocks(count))
+            answer = await client.post(f"{url}/s/echo/big", content=Body(count))
         assert worker.memory("VmHWM") - before < ALLOWANCE
         assert (answer.json()["length"], answer.json()["digest"]) == (count * MIB, digest_of_blocks(count))
         assert echo.asked[-1].values("transfer-encoding") == ["chunked"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 import pytest
 import trio
-from backends import echo_backend, websocket_backend
+from backends import Body, digest_of_blocks, echo_backend, websocket_backend
 from processes import eventually
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -44,12 +44,8 @@ async def test_httpx_reads_posts_and_streams(tmp_path: Path, tls: bool) -> None:
         posted = await client.post(f"{url}/", content=body)
         assert posted.json()["digest"] == hashlib.sha256(body).hexdigest()
 
-        async def pieces() -> AsyncIterator[bytes]:
-            for start in range(0, len(body), 100_000):
-                yield body[start : start + 100_000]
-
-        streamed = await client.put(f"{url}/", content=pieces())
-        assert streamed.json()["digest"] == hashlib.sha256(body).hexdigest()
+        streamed = await client.put(f"{url}/", content=Body(3))
+        assert streamed.json()["digest"] == digest_of_blocks(3)
         assert header(streamed, "transfer-encoding") == ["chunked"]
         assert (await client.head(f"{url}/")).headers["content-length"] != "0"
         assert (await client.request("PROPFIND", f"{url}/")).json()["method"] == "PROPFIND"
@@ -87,11 +83,7 @@ async def test_aiohttp_reads_posts_and_talks(tmp_path: Path) -> None:
                 async with session.get("/s/app/path?q=1") as answer:
                     assert (await answer.json())["target"] == "/path?q=1"
 
-                async def pieces() -> AsyncIterator[bytes]:
-                    for start in range(0, len(body), 70_001):
-                        yield body[start : start + 70_001]
-
-                async with session.post("/s/app/", data=pieces()) as answer:
+                async with session.post("/s/app/", data=io.BytesIO(body), chunked=True) as answer:
                     assert (await answer.json())["digest"] == hashlib.sha256(body).hexdigest()
                 async with session.ws_connect("/s/ws/", max_msg_size=0) as websocket:
                     await websocket.send_bytes(body)
@@ -107,30 +99,33 @@ async def test_aiohttp_reads_posts_and_talks(tmp_path: Path) -> None:
 async def test_websockets_on_asyncio_sees_every_close_code_and_its_compression(tmp_path: Path, mode: str) -> None:
     async with websocket_backend() as backend, running_worker(tmp_path) as worker:
         await worker.route("s", "ws", backend.port, websocket=mode)
-        seen: list[Any] = []
+        seen: dict[int, tuple[int | None, str | None]] = {}
+
+        async def be_closed(code: int) -> None:
+            async with dial(worker) as websocket:
+                names = [extension.name for extension in websocket.protocol.extensions]
+                assert names == (["permessage-deflate"] if mode == "relay" else [])
+                await websocket.send(["fragments ", "of one", " message"])
+                assert await websocket.recv() == "fragments of one message"
+                await websocket.send(f"close {code} bye {code}")
+                with pytest.raises(ConnectionClosed):
+                    await websocket.recv()
+            seen[code] = (websocket.close_code, websocket.close_reason)
+
+        async def close(code: int) -> None:
+            async with dial(worker) as websocket:
+                await websocket.send("hello")
+                assert await websocket.recv() == "hello"
+                await websocket.close(code, f"bye {code}")
 
         async def visit() -> None:
-            for code in CODES:
-                async with dial(worker) as websocket:
-                    names = [extension.name for extension in websocket.protocol.extensions]
-                    assert names == (["permessage-deflate"] if mode == "relay" else [])
-                    await websocket.send(["fragments ", "of one", " message"])
-                    assert await websocket.recv() == "fragments of one message"
-                    await websocket.send(f"close {code} bye {code}")
-                    with pytest.raises(ConnectionClosed):
-                        await websocket.recv()
-                    seen.append((websocket.close_code, websocket.close_reason))
-                async with dial(worker) as websocket:
-                    await websocket.send("hello")
-                    assert await websocket.recv() == "hello"
-                    await websocket.close(code, f"bye {code}")
+            await asyncio.gather(*map(be_closed, CODES), *map(close, CODES))
 
         await trio.to_thread.run_sync(asyncio.run, visit())
-        assert seen == [(code, f"bye {code}") for code in CODES]
+        assert seen == {code: (code, f"bye {code}") for code in CODES}
         told = [(code, f"bye {code}") for code in CODES for _ in range(2)]
-        await eventually(
-            lambda: sorted(backend.closed) == told
-        )  # a client may have left before its backend hears of it
+        # A client may have left before its backend hears of it.
+        await eventually(lambda: sorted(backend.closed) == told)
         if mode == "message":
             assert (await worker.record(kind="websocket", close_code=4001))["detail"] == "ended by backend: bye 4001"
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 from backends import raw_backend, websocket_backend
-from processes import eventually
+from processes import eventually, listens
 from websockets.exceptions import ConnectionClosed
 from websockets.trio.client import connect
 from worker import Worker, running_worker
@@ -53,12 +53,7 @@ async def begin_download(worker: Worker) -> Wire:
 
 
 async def refuses_connections(worker: Worker) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", worker.port(worker.http))
-    except OSError:
-        return True
-    await stream.aclose()
-    return False
+    return not await listens(worker.port(worker.http))
 
 
 async def is_told_not_ready(worker: Worker) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Notebooks:
 
 
 @asynccontextmanager
-async def notebooks(folder: Path, path: str) -> AsyncIterator[Notebooks]:
+async def notebooks(folder: Path, path: str) -> AsyncGenerator[Notebooks]:
     base_url = f"{MOUNTED}/" if path == "keep" else "/"
     async with (
         running_jupyter(folder / "jupyter", base_url=base_url) as port,
@@ -127,6 +127,8 @@ async def test_pages_uploads_and_terminals_work_below_a_stripped_prefix(tmp_path
             await websocket.send(json.dumps(["stdin", "echo hel''lo\r"]))
             seen = ""
             with trio.fail_after(30):
-                while "hello" not in seen:
+                while True:
                     kind, *text = json.loads(await websocket.recv())
                     seen += text[0] if kind == "stdout" else ""
+                    if "hello" in seen:
+                        break

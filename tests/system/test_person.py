@@ -6,8 +6,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
@@ -23,7 +22,7 @@ SERVED = ("pyproject.toml", "README.md", "LICENSE", "trioproxy", "scripts")
 """What a copy of the project needs for `scripts/run`."""
 
 
-def demo(folder: Path) -> AsyncIterator[Worker]:
+def demo(folder: Path) -> AbstractAsyncContextManager[Worker]:
     return running_worker(folder, arguments=["--demo"])
 
 

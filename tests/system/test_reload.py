@@ -7,12 +7,11 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from backends import echo_backend, raw_backend, websocket_backend
@@ -39,7 +38,7 @@ class Steady:
 
 
 @asynccontextmanager
-async def undisturbed(worker: Worker, ws_port: int, steady_port: int, steady: Steady) -> AsyncIterator[None]:
+async def undisturbed(worker: Worker, ws_port: int, steady_port: int, steady: Steady) -> AsyncGenerator[None]:
     """A WebSocket and a download, over TLS, that must work before, and still after, what happens meanwhile."""
     await worker.route("long", "ws", ws_port)
     await worker.route("long", "steady", steady_port)
@@ -152,24 +151,24 @@ async def test_certificates_limits_and_routes_change_under_running_traffic(
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-async def break_syntax(worker: Worker, whole: dict[str, Any]) -> str:
+def break_syntax(worker: Worker, whole: dict[str, Any]) -> str:
     worker.config.write_text("limits = {", encoding="utf-8")
     return "is not TOML"
 
 
-async def break_a_value(worker: Worker, whole: dict[str, Any]) -> str:
+def break_a_value(worker: Worker, whole: dict[str, Any]) -> str:
     write_config(worker.config, {**whole, "routes": [], "limits": {"body_bytes": "much"}})
     return "body_bytes"
 
 
-async def break_the_certificate(worker: Worker, whole: dict[str, Any]) -> str:
+def break_the_certificate(worker: Worker, whole: dict[str, Any]) -> str:
     broken = worker.folder / "broken.crt"
     broken.write_text("no certificate")
     write_config(worker.config, {**whole, "routes": [], "tls": {"certificates": [{"cert": broken, "key": broken}]}})
     return str(broken)
 
 
-async def break_the_routes_file(worker: Worker, whole: dict[str, Any]) -> str:
+def break_the_routes_file(worker: Worker, whole: dict[str, Any]) -> str:
     (worker.folder / "routes.json").write_text('{"routes": [{"session_id": "s"}]}')
     write_config(worker.config, {**whole, "routes": []})
     return "routes.json"
@@ -193,7 +192,7 @@ async def test_a_broken_configuration_changes_nothing_and_says_what_is_wrong(
         worker.client() as client,
         undisturbed(worker, ws.port, steady_port, steady),
     ):
-        reason = await spoil(worker, config(tmp_path, pair, routes_file, [route("static", echo.port)]))
+        reason = spoil(worker, config(tmp_path, pair, routes_file, [route("static", echo.port)]))
         seen = worker.log_lines
         worker.program.signal(signal.SIGHUP)
         assert reason in await worker.logged("nothing was reloaded", after=seen)

@@ -6,7 +6,7 @@ import gzip
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ async def test_nginx_that_hangs_up_often_costs_no_request(tmp_path: Path) -> Non
 
 
 @asynccontextmanager
-async def python_http_server(folder: Path, *arguments: str) -> AsyncIterator[int]:
+async def python_http_server(folder: Path, *arguments: str) -> AsyncGenerator[int]:
     port = free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", *arguments, str(port)]
     async with running(command, cwd=folder):

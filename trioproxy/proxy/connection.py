@@ -227,7 +227,8 @@ class Connection:
     def _https_url(self, head: RequestHead) -> bytes:
         if not head.authority:
             raise BadRequest("a Host is needed to be sent on to https")
-        return b"https://" + https_authority(head.authority, self._plane.config.listeners) + head.path + head.query
+        path = head.path if head.path != b"*" else b""  # RFC 9112 §3.2.4: "OPTIONS *" as a URL
+        return b"https://" + https_authority(head.authority, self._plane.config.listeners) + path + head.query
 
     async def _redirect(self, request: Request, location: bytes) -> bool:
         close = not (request.head.keep_alive and request.body.done)

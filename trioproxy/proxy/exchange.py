@@ -101,7 +101,7 @@ class Exchange:
 
     async def _relay(self, upstream: Upstream, lease: Lease) -> Outcome:
         request, match, plane = self._request, self._match, self._plane
-        backend = f"{lease.backend.host}:{lease.backend.port}".encode() if lease.backend.port else b"localhost"
+        backend = lease.backend.authority.encode("ascii", "replace")
         upgrade = b", ".join(request.head.upgrade) or None
         raw_head = request_head(
             request.head,
@@ -115,7 +115,7 @@ class Exchange:
         )
         mapping = None
         if match.route.path == "strip":
-            mapping = Mapping(match.prefix, request.head.authority or backend, backend)
+            mapping = Mapping(request.origin.prefix + match.prefix, request.head.authority or backend, backend)
         relay = Relay(
             self._client,
             request,

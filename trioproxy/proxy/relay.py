@@ -190,7 +190,7 @@ class Relay:
                 if chunked:
                     payload = chunk(payload) if payload else b""
                     if body.done:
-                        payload += last_chunk(trailers(body.trailers))
+                        payload += last_chunk(trailers(body.trailers, request.head))
                 if payload:
                     await self._send_up(payload)
         except UpstreamClosed:
@@ -242,9 +242,9 @@ class Relay:
         begin = response_head(head, fields, chunked=chunked, close=close, request_id=request.record.id.encode("ascii"))
         request.record.status = head.status
         request.response_begun = True
-        await self._send_down(begin, payload, body, chunked=chunked)
+        await self._send_down(begin, payload, head, body, chunked=chunked)
         if not body.done:
-            await self._relay_body(body, chunked=chunked)
+            await self._relay_body(head, body, chunked=chunked)
         return Outcome(
             keep_client=not close and request.body.done,
             keep_upstream=self._reusable(head, body),
@@ -281,7 +281,7 @@ class Relay:
         head = parse_response(raw, method=self._request.head.method, header_count=self._limits.header_count)
         return head, buffer.rest
 
-    async def _relay_body(self, body: Body, *, chunked: bool) -> None:
+    async def _relay_body(self, head: ResponseHead, body: Body, *, chunked: bool) -> None:
         size = READ_SMALL
         try:
             while not body.done:
@@ -293,19 +293,19 @@ class Relay:
                 else:
                     body.end_of_stream()
                     payload = b""
-                await self._send_down(b"", payload, body, chunked=chunked)
+                await self._send_down(b"", payload, head, body, chunked=chunked)
         except (MalformedBody, UpstreamClosed) as exc:
             raise BodyTruncated(f"the response body broke off: {exc}") from None
 
-    async def _send_down(self, head: bytes, payload: bytes, body: Body, *, chunked: bool) -> None:
+    async def _send_down(self, begin: bytes, payload: bytes, head: ResponseHead, body: Body, *, chunked: bool) -> None:
         self._request.record.bytes_out += len(payload)
         if chunked:
             payload = chunk(payload) if payload else b""
             if body.done:
-                payload += last_chunk(trailers(body.trailers))
-        if head or payload:
+                payload += last_chunk(trailers(body.trailers, head))
+        if begin or payload:
             self._expect(_Awaited.CLIENT_TAKES, self._waits.stall)
-            await self._client.send(head + payload)
+            await self._client.send(begin + payload)
 
     def _reusable(self, head: ResponseHead, body: Body) -> bool:
         if not (head.keep_alive and self._request_sent and not body.rest and head.framing.coding is not Coding.CLOSE):

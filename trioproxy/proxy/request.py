@@ -52,7 +52,7 @@ class Request:
         if self.head.framing.coding is not Coding.CHUNKED:
             return self.early
         framed = chunk(self.early) if self.early else b""
-        return framed + last_chunk(trailers(self.body.trailers)) if self.body.done else framed
+        return framed + last_chunk(trailers(self.body.trailers, self.head)) if self.body.done else framed
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,13 @@ class Backend(Model):
         return self
 
     @cached_property
+    def authority(self) -> str:
+        """host:port as in a URL, for a Host field; "localhost" behind a unix socket."""
+        if self.host.startswith("unix:"):
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @cached_property
     def key(self) -> str:
         """What the pool and the dialer tell addresses apart by; equal for routes that share a backend."""
         tls = self.tls if isinstance(self.tls, BackendTls) else BackendTls() if self.tls else None
