@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.figures import Spread, show_spread
+from bench.figures import Spread, show, show_spread
 from bench.peer import (
     AIOHTTP,
     AIOHTTP_UVLOOP,
@@ -62,6 +62,8 @@ def show_result(result: Result) -> str:
     parts = [f"### {result.title}", _figures(result)]
     if result.ratios():
         parts.append(_ratios(result))
+    if any(target.peer is None for target in result.targets):
+        parts.append(_bounds(result))
     if result.notes:
         parts.append("\n".join(f"- {note}" for note in result.notes))
     return "\n\n".join(parts) + "\n"
@@ -94,10 +96,22 @@ def _ratios(result: Result) -> str:
             [
                 f"{subject} : {peer}",
                 *(_show_ratio(spread) for spread in found.values()),
-                f"{target}" if target else "",
+                str(target) if target else "",
                 target.judge(reached.median) if target and reached else "",
             ]
         )
+    return table(lines)
+
+
+def _bounds(result: Result) -> str:
+    """Our own figures beside what they should be."""
+    titles = {metric.key: metric.title for metric in result.metrics}
+    lines = [["", "", "target", ""]]
+    for target in result.targets:
+        if target.peer is None:
+            spread = Spread.of(result.values(target.subject, target.metric))
+            figure = f"{show(spread.median)} {titles[target.metric]}"
+            lines.append([target.subject, figure, str(target), target.judge(spread.median)])
     return table(lines)
 
 

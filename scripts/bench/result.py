@@ -22,10 +22,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the ratio of ours to a peer's should be. `below`: at most that, else at least."""
+    """What the ratio of ours to a peer's should be, or our own figure (peer None). `below`: at most, else at least."""
 
     subject: str
-    peer: str
+    peer: str | None
     metric: str
     must: float
     stretch: float
@@ -73,7 +73,7 @@ class Result:
             and (theirs := self.values(peer, metric.key))
         }
 
-    def target(self, subject: str, peer: str, metric: str) -> Target | None:
+    def target(self, subject: str, peer: str | None, metric: str) -> Target | None:
         """The target of a ratio, if it has one."""
         wanted = (subject, peer, metric)
         return next((one for one in self.targets if (one.subject, one.peer, one.metric) == wanted), None)

@@ -119,6 +119,30 @@ async def test_a_head_under_way_is_awaited_and_served(autojump_clock: MockClock)
         assert (response.status, response.values("connection")) == (200, [b"close"])
 
 
+async def test_a_request_that_comes_in_the_instant_of_the_drain_is_served(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        client = await harness.connect()
+        await wait_all_tasks_blocked()
+        await client.send(GET)
+        drain(harness)  # the proxy has been woken by the request, and has not run yet
+        await answer(await backend.accept())
+        response = await client.read_response()
+        assert (response.status, response.values("connection")) == (200, [b"close"])
+
+
+async def test_half_a_head_that_comes_in_the_instant_of_the_drain_is_answered_with_503(
+    autojump_clock: MockClock,
+) -> None:
+    async with scene() as (harness, _):
+        client = await harness.connect()
+        await wait_all_tasks_blocked()
+        await client.send(GET[:10])
+        drain(harness)
+        response = await client.read_response()
+        assert (response.status, response.values("connection"), trio.current_time()) == (503, [b"close"], 0)
+        assert (await last_record(harness)).error == "draining"
+
+
 async def test_an_upload_under_way_is_taken(autojump_clock: MockClock) -> None:
     async with scene() as (harness, backend):
         client = await harness.send(post(b"ab", length=4))

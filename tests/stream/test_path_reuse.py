@@ -182,6 +182,19 @@ async def test_of_a_replay_the_body_is_sent_whole(autojump_clock: MockClock) -> 
         assert (await last_record(harness)).bytes_in == 4
 
 
+async def test_of_a_replay_the_body_may_still_be_coming(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        client, served, _ = await exchange(harness, backend)
+        await client.send(get(method="PUT", fields=b"Content-Length: 4\r\n") + b"bo")
+        await hang_up_on(served)
+        fresh = await backend.accept()
+        assert await begun(fresh, 2) == b"bo"
+        await client.send(b"dy")
+        assert await fresh.read_exactly(2) == b"dy"
+        await fresh.send(OK)
+        assert (await client.read_response()).status == 200
+
+
 async def test_a_body_larger_than_replay_bytes_is_not_sent_again(autojump_clock: MockClock) -> None:
     async with scene({"retry": {"replay_bytes": 3}}) as (harness, backend):
         client, served, _ = await exchange(harness, backend)

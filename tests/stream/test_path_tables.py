@@ -7,7 +7,8 @@ import trio
 from path_scene import GET, answer, assert_all_over, begun, get, last_record, scene
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioproxy.control.messages import Applied, SetTable
+from trioproxy.config.schema import Config
+from trioproxy.control.messages import Applied, Done, SetConfig, SetTable
 from trioproxy.proxy.proxy import Proxy
 from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
@@ -299,6 +300,19 @@ async def test_a_request_keeps_the_route_it_was_matched_with(autojump_clock: Moc
         harness.set_routes([backend.route("s", "web", timeouts={"response_head": "50s"})])
         assert (await client.read_response()).status == 504
         assert trio.current_time() == pytest.approx(5, rel=0.05)
+
+
+async def test_new_settings_hold_for_new_requests_only(autojump_clock: MockClock) -> None:
+    async with scene({"timeouts": {"response_head": "50s"}}) as (harness, backend):
+        old = await harness.send(GET)
+        await backend.accept()
+        new_config = Config.model_validate({"timeouts": {"response_head": "5s"}})
+        assert harness.proxy.execute(SetConfig(new_config)) == Done()
+        new = await harness.send(GET)
+        assert (await new.read_response()).status == 504
+        assert trio.current_time() == pytest.approx(5, rel=0.05)
+        assert (await old.read_response()).status == 504
+        assert trio.current_time() == pytest.approx(50, rel=0.05)
 
 
 async def test_routes_with_traffic_are_the_only_ones_reported(autojump_clock: MockClock) -> None:

@@ -34,17 +34,20 @@ async def test_connections_still_open_at_the_end_of_the_block_are_cut(autojump_c
         harness.set_routes([backend.route("alice", "jupyter")])
         client = await harness.send(GET)
         kernel = await backend.accept()
+        await kernel.read_head()
     assert await client.read_all() == b""
-    await kernel.read_head()
     assert await kernel.read_all() == b""
     assert harness.network.leaked() == []
 
 
 async def test_an_exception_of_the_block_leaves_it_as_it_is(autojump_clock: MockClock) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def block() -> None:
         async with open_proxy() as harness:
             await harness.connect()
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await block()
 
 
 async def test_a_cancellation_of_the_block_is_one(autojump_clock: MockClock) -> None:
@@ -179,7 +182,7 @@ async def test_all_values_of_a_field_come_in_order_whatever_its_case() -> None:
 async def test_a_stream_that_ends_too_early_is_an_error_that_says_what_came() -> None:
     for reading in ("read_head", "read_response"):
         wire = await wire_with(b"HTTP/1.1 200")
-        with pytest.raises(EOFError, match="HTTP/1.1 200"):
+        with pytest.raises(EOFError, match=r"HTTP/1\.1 200"):
             await getattr(wire, reading)()
     with pytest.raises(EOFError):
         await (await wire_with(b"ab")).read_exactly(3)

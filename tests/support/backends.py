@@ -193,6 +193,7 @@ async def websocket_backend(*, compression: str | None = "deflate") -> AsyncGene
                     await peer.aclose(int(code), reason)
                 else:
                     await peer.send(message)
+        await peer.wait_closed()
         closed.append((peer.close_code or 0, peer.close_reason or ""))
 
     failure: Exception | None = None

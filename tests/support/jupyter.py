@@ -52,7 +52,13 @@ async def running_jupyter(folder: Path, *, base_url: str) -> AsyncGenerator[int]
 
 
 def execute_request(code: str) -> dict[str, Any]:
-    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    content: dict[str, Any] = {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": {},
+        "allow_stdin": False,
+    }
     header = {"msg_id": uuid4().hex, "msg_type": "execute_request", "session": "test", "username": "", "version": "5.4"}
     return {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
 

@@ -53,7 +53,6 @@ class Worker:
         self.token = (folder / "state" / "management.token").read_text(encoding="ascii").strip()
         self.trusted = folder / "state" / "tls" / "self-signed.crt"
         """What clients trust; a test that gives the worker certificates says who has signed them."""
-        self.bugs: list[str] = []  # parts of error messages a test expects in the worker's log
 
     @property
     def https(self) -> str:
@@ -139,9 +138,8 @@ class Worker:
         return await self.program.terminate(seconds=60)
 
     def bug_lines(self) -> list[str]:
-        """Lines of the log that tell of a bug, but for those with a text from `bugs`."""
-        told = [line for line in self.program.stderr.lines if '"exception"' in line or line.startswith("Traceback")]
-        return [line for line in told if not any(text in line for text in self.bugs)]
+        """Lines of the log that tell of a bug."""
+        return [line for line in self.program.stderr.lines if '"exception"' in line or line.startswith("Traceback")]
 
 
 def _prepare(folder: Path, config: Tables) -> Path:

@@ -28,7 +28,7 @@ async def warm_up(worker: Worker, url: str) -> None:
 async def test_a_large_download_arrives_whole_in_constant_memory(
     tmp_path: Path, kind: str, tls: bool, count: int
 ) -> None:
-    async with echo_backend() as echo, running_worker(tmp_path) as worker:
+    async with echo_backend() as echo, running_worker(tmp_path, seconds=240) as worker:
         await worker.route("s", "echo", echo.port)
         url = worker.https if tls else worker.http
         await warm_up(worker, url)
@@ -45,7 +45,7 @@ async def test_a_large_download_arrives_whole_in_constant_memory(
 
 @pytest.mark.parametrize(("tls", "count"), [(False, GIB), (True, 256)])
 async def test_a_large_chunked_upload_arrives_whole_in_constant_memory(tmp_path: Path, tls: bool, count: int) -> None:
-    async with echo_backend() as echo, running_worker(tmp_path) as worker:
+    async with echo_backend() as echo, running_worker(tmp_path, seconds=240) as worker:
         await worker.route("s", "echo", echo.port)
         url = worker.https if tls else worker.http
         await warm_up(worker, url)

@@ -127,7 +127,8 @@ async def test_websockets_on_asyncio_sees_every_close_code_and_its_compression(t
         # A client may have left before its backend hears of it.
         await eventually(lambda: sorted(backend.closed) == told)
         if mode == "message":
-            assert (await worker.record(kind="websocket", close_code=4001))["detail"] == "ended by backend: bye 4001"
+            for side in ("backend", "client"):
+                assert (await worker.record(detail=f"ended by {side}: bye 4001"))["close_code"] == 4001
 
 
 def dial(worker: Worker) -> connect:

@@ -41,16 +41,15 @@ async def test_promtool_has_nothing_to_say_about_the_metrics(tmp_path: Path) -> 
             metrics = await worker.call("GET", "/metrics")
             checked = await run(["promtool", "check", "metrics"], stdin=metrics.content)
             assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
-        assert 'trioproxy_requests_total{method="GET",service="app",status="200"} 2' in metrics.text.replace(
-            ".0\n", "\n"
-        )
+        answered = 'trioproxy_requests_total{method="GET",service="app",status="200"} 2'
+        assert answered in metrics.text
 
 
 async def test_the_openapi_document_is_valid_and_true(tmp_path: Path) -> None:
     async with echo_backend() as echo, websocket_backend() as ws, running_worker(tmp_path) as worker:
         await make_traffic(worker, echo.port, ws.port)
         document = (await worker.call("GET", "/openapi.json")).json()
-        OpenAPIV31SpecValidator(document).validate()
+        OpenAPIV31SpecValidator(document).validate()  # pyright: ignore[reportUnknownMemberType]
         asked = 0
         for path, operations in document["paths"].items():
             if "get" not in operations or "{" in path or path == "/v1/events":
@@ -62,7 +61,7 @@ async def test_the_openapi_document_is_valid_and_true(tmp_path: Path) -> None:
             for media, content in announced["content"].items():
                 if "json" in media:
                     schema = {**content["schema"], "components": document["components"]}
-                    Draft202012Validator(schema).validate(answer.json())
+                    Draft202012Validator(schema).validate(answer.json())  # pyright: ignore[reportUnknownMemberType]
             asked += 1
         assert asked >= 8
 

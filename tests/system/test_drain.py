@@ -93,24 +93,32 @@ async def test_a_drain_lets_what_runs_finish_and_takes_nothing_new(tmp_path: Pat
         assert await worker.program.ended(seconds=15) == 0
 
 
-@pytest.mark.parametrize("mode", ["message", "relay"])
-async def test_a_websocket_lives_on_through_the_grace_and_is_then_told_1001(tmp_path: Path, mode: str) -> None:
-    async with websocket_backend() as backend, running_worker(tmp_path, {"worker": {"drain_timeout": 3}}) as worker:
-        await worker.route("s", "ws", backend.port, websocket=mode)
-        async with connect(f"{worker.http.replace('http', 'ws')}/s/ws/", proxy=None) as client:
-            await client.send("before")
-            assert await client.recv() == "before"
+async def test_websockets_live_on_through_the_grace_and_are_then_told_1001(tmp_path: Path) -> None:
+    async with websocket_backend() as backend, running_worker(tmp_path, {"worker": {"drain_timeout": 6}}) as worker:
+        url = worker.http.replace("http", "ws")
+        for mode in ("message", "relay"):
+            await worker.route("s", mode, backend.port, websocket=mode)
+        async with (
+            connect(f"{url}/s/message/", proxy=None) as message,
+            connect(f"{url}/s/relay/", proxy=None) as relay,
+        ):
+            for client in (message, relay):
+                await client.send("before")
+                assert await client.recv() == "before"
             worker.program.signal(signal.SIGTERM)
             await eventually(lambda: is_told_not_ready(worker), seconds=3)
-            await client.send("while draining")
-            assert await client.recv() == "while draining"
-            with trio.fail_after(15), pytest.raises(ConnectionClosed):
-                await client.recv()
-            assert client.close_code == 1001
+            for client in (message, relay):
+                await client.send("while draining")
+                assert await client.recv() == "while draining"
+            for client in (message, relay):
+                with trio.fail_after(15), pytest.raises(ConnectionClosed):
+                    await client.recv()
+                assert client.close_code == 1001
         assert await worker.program.ended(seconds=15) == 0
-        assert backend.closed == [(1001, client.close_reason)]
-        ended = await worker.record(kind="websocket")
-        assert (ended["status"], ended["close_code"], ended["error"]) == (101, 1001, "draining")
+        assert [code for code, _ in backend.closed] == [1001, 1001]
+        for service in ("message", "relay"):
+            ended = await worker.record(service=service)
+            assert (ended["status"], ended["close_code"], ended["error"]) == (101, 1001, "draining")
 
 
 async def test_a_drain_cuts_visibly_what_does_not_end_in_time(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,17 +14,12 @@ import pytest
 import trio
 from backends import echo_backend, listening, raw_backend
 from curl import curl, needs_curl
-from processes import Program, eventually, listens, running
+from processes import Program, eventually, free_port, listens, refusing_port, running
 from worker import Worker, running_worker
 
 from trioproxy.testing import Wire
 
 LARGE = 200 * 2**20
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @asynccontextmanager
@@ -115,12 +109,13 @@ async def test_a_kept_connection_closed_in_the_instant_of_its_reuse_costs_no_ide
 
 
 async def test_the_next_backend_takes_over_from_one_that_is_gone(tmp_path: Path) -> None:
-    async with echo_backend() as echo, running_worker(tmp_path) as worker, worker.client() as client:
-        await worker.route("s", "app", free_port(), echo.port)
-        for number in range(20):
-            answer = await client.post(f"{worker.http}/s/app/{number}", content=b"x")
-            assert answer.status_code == 200
-        assert len(echo.asked) == 20
+    with refusing_port() as refusing:
+        async with echo_backend() as echo, running_worker(tmp_path) as worker, worker.client() as client:
+            await worker.route("s", "app", refusing, echo.port)
+            for number in range(20):
+                answer = await client.post(f"{worker.http}/s/app/{number}", content=b"x")
+                assert answer.status_code == 200
+            assert len(echo.asked) == 20
 
 
 # --- a worker without files ----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 import trio
 from backends import echo_backend
 from curl import curl, needs_curl
-from processes import eventually, listens, run, running
+from processes import eventually, free_port, listens, run, running
 from worker import Worker, running_worker
 
 from trioproxy.testing import Wire
@@ -128,8 +128,7 @@ async def test_curl_announces_itself_as_a_balancer_would(tmp_path: Path, scheme:
 async def test_haproxy_in_front_names_its_clients(tmp_path: Path, send: str) -> None:
     async with echo_backend() as echo, running_worker(tmp_path, behind_a_balancer()) as worker:
         await worker.route("s", "app", echo.port)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         config = tmp_path / "haproxy.cfg"
         config.write_text(HAPROXY.format(port=port, worker=worker.port(worker.https), send=send))
         async with running(["haproxy", "-db", "-f", config]):

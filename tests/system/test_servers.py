@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,17 +14,12 @@ import httpx
 import pytest
 import trio
 from nginx import needs_nginx, running_nginx
-from processes import eventually, listens, run, running
+from processes import eventually, free_port, listens, run, running
 from worker import running_worker
 
 from trioproxy.testing import Wire
 
 CONTENT = random.Random(5).randbytes(300_000)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def unix(folder: Path) -> list[dict[str, Any]]:

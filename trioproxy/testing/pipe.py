@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from operator import index
 
 import trio
 
@@ -105,7 +106,7 @@ class PipeEnd(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive; b"" at the end. Raises BrokenResourceError after a reset, ClosedResourceError when closed."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError("max_bytes must be >= 1")
         with self._receives.claim():
             await trio.lowlevel.checkpoint()

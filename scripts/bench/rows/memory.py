@@ -12,13 +12,15 @@ from bench.bench import ANSWER, Bench
 from bench.errors import BenchError
 from bench.peer import AIOHTTP, CADDY, CHP, NGINX, TRIOPROXY, Proxy, free_port, path, start
 from bench.process import holding, run_to_end
-from bench.result import Metric, Result, Sample
+from bench.result import Metric, Result, Sample, Target
 
 CONNECTIONS = 1000
 PER_CONNECTION = "kib_per_connection"
 GROWTH = "mib"
 LARGE_BYTES = 1024 * BLOCK_BYTES
 METRICS = (Metric(PER_CONNECTION, "KiB each"),)
+RELAY = "trioproxy relay"
+MESSAGE = "trioproxy message"
 _REQUEST = f"GET {path('http')} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
@@ -36,7 +38,8 @@ async def idle_connections(bench: Bench) -> Result:
                     async with _kept_connections(proxy, CONNECTIONS):
                         samples[peer.name] = [_per_connection(proxy, before)]
     title = f"memory per idle kept connection, {CONNECTIONS} of them"
-    return Result("memory-idle-http", title, (TRIOPROXY.name,), METRICS, samples)
+    targets = (Target(TRIOPROXY.name, None, PER_CONNECTION, 14, 8, below=True),)
+    return Result("memory-idle-http", title, (TRIOPROXY.name,), METRICS, samples, targets)
 
 
 @asynccontextmanager
@@ -62,8 +65,8 @@ async def _kept_connections(proxy: Proxy, count: int) -> AsyncGenerator[None]:
 async def idle_websockets(bench: Bench) -> Result:
     """WebSockets that have carried one message and now nothing, each with its connection to the backend."""
     contenders = {
-        "trioproxy relay": (TRIOPROXY, "relay"),
-        "trioproxy message": (TRIOPROXY, "message"),
+        RELAY: (TRIOPROXY, "relay"),
+        MESSAGE: (TRIOPROXY, "message"),
         "aiohttp": (AIOHTTP, "http"),
         "nginx": (NGINX, "http"),
     }
@@ -79,7 +82,8 @@ async def idle_websockets(bench: Bench) -> Result:
             async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), core=bench.cores.load):
                 samples[name] = [_per_connection(proxy, before)]
     title = f"memory per idle WebSocket, {CONNECTIONS} of them"
-    return Result("memory-idle-websocket", title, ("trioproxy relay", "trioproxy message"), METRICS, samples)
+    targets = (Target(RELAY, None, PER_CONNECTION, 24, 16, below=True),)
+    return Result("memory-idle-websocket", title, (RELAY, MESSAGE), METRICS, samples, targets)
 
 
 def _hold(bench: Bench, proxy: Proxy, service: str, echo: int, count: int) -> list[str]:
@@ -98,18 +102,19 @@ async def growth(bench: Bench) -> Result:
     """The most that a proxy takes in addition while a body passes; every byte of it is checked."""
     samples: dict[str, list[Sample]] = {}
     async with bench.bodies_backend() as backend:
-        for peer in (TRIOPROXY, AIOHTTP):
+        for peer in [TRIOPROXY] + ([AIOHTTP] if bench.plan.full else []):
             async with bench.proxies([peer], backend=backend) as proxies:
                 proxy = proxies[peer.name]
                 await _carry(bench, proxy, "download", BLOCK_BYTES)
                 samples[f"{peer.name} download"] = [await _grow(bench, proxy, "download")]
-                samples[f"{peer.name} chunked upload"] = [await _grow(bench, proxy, "upload")]
+                samples[f"{peer.name} upload"] = [await _grow(bench, proxy, "upload")]
     return Result(
         "memory-growth",
         "growth of memory while 1 GiB passes",
         (),
         (Metric(GROWTH, "MiB", compared=False),),
         samples,
+        tuple(Target(f"{TRIOPROXY.name} {what}", None, GROWTH, 32, 8, below=True) for what in ("download", "upload")),
     )
 
 
