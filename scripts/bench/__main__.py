@@ -12,13 +12,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import trio
 
 from bench.bench import FULL, QUICK, Bench, Plan
 from bench.errors import BenchError
 from bench.machine import describe, pick_cores, raise_open_files, versions
-from bench.peer import CHP_FOLDER
+from bench.peer import CHP_FOLDER, FURTHER, NEAREST
 from bench.report import Circumstances, show_result, write_json
 from bench.result import Result
 from bench.rows import bodies, memory, requests, websockets
@@ -48,8 +49,9 @@ def main() -> int:
     arguments = parser.parse_args()
     plan = FULL if arguments.full else QUICK
     rows = [ROWS[name] for name in arguments.only] if arguments.only else list(ROWS.values())
-    # SIGTERM ends it like Ctrl-C does: through every `finally`.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends it like Ctrl-C does, through every `finally`; and Ctrl-C also where a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         trio.run(partial(_run, plan, rows, arguments.json))
     except BenchError as error:
@@ -58,6 +60,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
@@ -69,6 +75,7 @@ async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
         command=" ".join(["scripts/bench/run", *sys.argv[1:]]),
         plan=asdict(plan),
         machine=describe(),
+        contenders={peer.name: peer.says for peer in (*NEAREST, *(FURTHER if plan.full else ()))},
         versions=versions(CHP_FOLDER / "node_modules/configurable-http-proxy"),
     )
     print(circumstances.text() + "\n", flush=True)

@@ -28,7 +28,7 @@ class Plan:
     full: bool  # all peers
 
 
-QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=3, full=False)
+QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=2, full=False)
 FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, full=True)
 
 

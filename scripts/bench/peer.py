@@ -131,3 +131,7 @@ CADDY_QUIET = Peer(
     environment={"GOMAXPROCS": "1"},
 )
 CHP = Peer("chp", "configurable-http-proxy, no access log", _chp, environment={"CONFIGPROXY_AUTH_TOKEN": "benchmark"})
+
+NEAREST = (TRIOPROXY, AIOHTTP, AIOHTTP_UVLOOP, TRIO_H11, NGINX)
+FURTHER = (HAPROXY, CADDY, CADDY_QUIET, CHP)
+"""Measured by --full only."""

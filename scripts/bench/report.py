@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Spread, show, show_spread
-from bench.peer import (
-    AIOHTTP,
-    AIOHTTP_UVLOOP,
-    CADDY,
-    CADDY_QUIET,
-    CHP,
-    HAPROXY,
-    NGINX,
-    TRIO_H11,
-    TRIOPROXY,
-)
 from bench.result import Result
 
 ABSENT = "-"
-PEERS = (TRIOPROXY, AIOHTTP, AIOHTTP_UVLOOP, TRIO_H11, NGINX, HAPROXY, CADDY, CADDY_QUIET, CHP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +22,7 @@ class Circumstances:
     plan: dict[str, object]
     machine: dict[str, str]
     versions: dict[str, str]
+    contenders: dict[str, str]
 
     def text(self) -> str:
         """As Markdown."""
@@ -43,7 +32,7 @@ class Circumstances:
                 "",
                 "- machine: " + ", ".join(f"{name} {value}" for name, value in self.machine.items()),
                 "- versions: " + ", ".join(f"{name} {value}" for name, value in self.versions.items()),
-                "- contenders: " + "; ".join(f"{peer.name} = {peer.says}" for peer in PEERS),
+                "- contenders: " + "; ".join(f"{name} = {says}" for name, says in self.contenders.items()),
             )
         )
 
@@ -131,7 +120,7 @@ def write_json(file: Path, circumstances: Circumstances, results: Sequence[Resul
         "plan": circumstances.plan,
         "machine": circumstances.machine,
         "versions": circumstances.versions,
-        "contenders": {peer.name: peer.says for peer in PEERS},
+        "contenders": circumstances.contenders,
         "rows": [result.as_json() for result in results],
     }
     file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -279,6 +279,25 @@ async def test_a_socket_that_cannot_listen_is_a_plain_error() -> None:
     assert sock.fileno() == -1
 
 
+@pytest.mark.parametrize("closing", [b"Connection: close\r\n", b""])
+async def test_callers_that_leave_inside_their_body_cost_only_their_connections(closing: bytes) -> None:
+    hostile = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + closing + b"Content-Length: 100\r\n\r\na"
+
+    async with serving(FakeWorker()) as served, served.client() as client:
+
+        async def leave() -> None:
+            stream = await trio.open_tcp_stream(served.address[0], int(served.address[1]))
+            await stream.send_all(hostile)
+            await stream.aclose()
+
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(leave)
+        assert (await client.get("/livez")).status_code == 200
+        assert not served.ended.is_set()
+
+
 async def test_a_bug_in_the_trigger_leaves_as_it_came() -> None:
     async def broken() -> None:
         await trio.lowlevel.checkpoint()

@@ -1,4 +1,8 @@
-"""Serving the management API: hypercorn on a socket that is already bound."""
+"""Serving the management API: hypercorn's connections behind an accept loop of our own, on a bound socket.
+
+hypercorn's own `serve` ends with the first exception of any connection, and a caller that hangs up in the right
+moment makes it have one. Here it costs that connection and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypercorn.trio
 import trio
-from hypercorn.config import Config, Sockets
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import repr_socket_addr, wrap_app  # pyright: ignore[reportUnknownVariableType]
 from quart_trio import QuartTrio
 
 from trioproxy.management.app import STREAMS
@@ -22,6 +30,8 @@ IDLE_SECONDS = 5.0
 
 hypercorn also holds the socket of a caller that has left until this is over, so it must not be long.
 """
+BACKLOG = 128
+"""Connections that may wait to be accepted."""
 STALLED_READER_MS = 10_000
 """How long a client may leave a full window unread before its connection is cut."""
 
@@ -35,15 +45,10 @@ class _Config(Config):
     accesslog = None
     errorlog = _log
     include_server_header = False
-    backlog = 128
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self) -> None:
         self.keep_alive_timeout = IDLE_SECONDS
         self.graceful_timeout = self.shutdown_timeout = GRACE_SECONDS
-
-    def create_sockets(self) -> Sockets:
-        return Sockets(secure_sockets=[], insecure_sockets=[self._socket], quic_sockets=[])
 
 
 class _Finishing:
@@ -81,31 +86,62 @@ async def serve_management(
     fails.
     """
     streams: Streams = app.extensions[STREAMS]
-
-    async def stop() -> None:
-        await shutdown_trigger()
-        streams.end()
-
+    config = _Config()
+    wrapped = wrap_app(_Finishing(app), config.wsgi_max_body_size, "asgi")  # pyright: ignore[reportArgumentType]
     streams.begin()
     with sock:
+        sock.listen(BACKLOG)
         # hypercorn shields its writes, without a limit: only the kernel can end one that a stalled reader holds up.
         # Accepted connections inherit the option. (A unix socket knows no such thing.)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_READER_MS)
+        lifespan = Lifespan(wrapped, config, {})
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            failure = await _serve_connections(wrapped, config, sock, streams, shutdown_trigger, task_status)
+            await lifespan.wait_for_shutdown()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _serve_connections(
+    app: AppWrapper,
+    config: Config,
+    sock: socket.socket,
+    streams: Streams,
+    shutdown_trigger: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[Any],
+) -> OSError | None:
+    """Accept until told to stop, then give what runs `GRACE_SECONDS`. What the listening socket failed with, if so."""
+    context = WorkerContext(None)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    failure: OSError | None = None
+
+    async def serve(stream: trio.SocketStream) -> None:
         try:
-            await hypercorn.trio.serve(  # pyright: ignore[reportUnknownMemberType]
-                _Finishing(app), _Config(sock), shutdown_trigger=stop, task_status=task_status
-            )
-        except BaseExceptionGroup as group:
-            _raise_plain(group)
+            await TCPServer(app, config, context, ConnectionState({}), stream).run()  # pyright: ignore[reportArgumentType]
+        except* Exception:  # noqa: BLE001 - a bad caller, or a bug in serving one: the other callers go on
+            _log.warning("a management connection broke", exc_info=True)
+            await trio.aclose_forcefully(stream)
 
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
 
-def _raise_plain(group: BaseExceptionGroup[BaseException]) -> None:
-    """Unwrap what the socket says from hypercorn's nurseries; anything else is a bug and leaves as it came."""
-    expected, rest = group.split(OSError)
-    if expected is None or rest is not None:
-        raise group
-    error: BaseException = expected
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    raise error
+            async def accept() -> None:
+                nonlocal failure
+                try:
+                    await trio.serve_listeners(serve, [listener], handler_nursery=connections)
+                except OSError as error:
+                    failure = error
+                accepting.cancel_scope.cancel()
+
+            accepting.start_soon(accept)
+            task_status.started([f"http://{repr_socket_addr(sock.family, sock.getsockname())}"])
+            await shutdown_trigger()
+            accepting.cancel_scope.cancel()
+        streams.end()
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + GRACE_SECONDS
+    return failure

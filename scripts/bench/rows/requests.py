@@ -13,19 +13,7 @@ from bench.bench import ANSWER, Bench
 from bench.errors import BenchError
 from bench.load import wrk
 from bench.measure import CPU, SHARE, Measurement, Meter, interleave, note_limits
-from bench.peer import (
-    AIOHTTP,
-    AIOHTTP_UVLOOP,
-    CADDY,
-    CADDY_QUIET,
-    CHP,
-    HAPROXY,
-    NGINX,
-    TRIO_H11,
-    TRIOPROXY,
-    Proxy,
-    path,
-)
+from bench.peer import AIOHTTP_UVLOOP, CADDY, CADDY_QUIET, CHP, FURTHER, NEAREST, NGINX, TRIOPROXY, Proxy, path
 from bench.process import Running
 from bench.result import Metric, Result, Sample, Target
 
@@ -65,9 +53,7 @@ async def bare_requests(bench: Bench) -> Result:
 
 
 async def _measure(bench: Bench, key: str, title: str, headers: Path | None, targets: tuple[Target, ...]) -> Result:
-    peers = [TRIOPROXY, AIOHTTP, AIOHTTP_UVLOOP, TRIO_H11, NGINX]
-    if bench.plan.full:
-        peers += [HAPROXY, CADDY, CADDY_QUIET, CHP]
+    peers = [*NEAREST, *(FURTHER if bench.plan.full else ())]
     async with bench.answering_backend() as backend, bench.proxies(peers, backend=backend) as proxies:
         sent = wrk.read_headers(headers) if headers else {}
         contenders = {
