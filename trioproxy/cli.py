@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     action: Action = arguments.action
     try:
-        return action(arguments)
+        return _with_output(action, arguments)
     except ConfigError as error:
         for problem in error.problems:
             _complain(problem)
@@ -51,6 +51,25 @@ def _run(arguments: Namespace) -> int:
     from trioproxy.commands.run import run  # noqa: PLC0415
 
     return run(arguments)
+
+
+def _with_output(action: Action, arguments: Namespace) -> int:
+    """Run a command and see to it that what it printed was taken; 1 when it was not."""
+    if action is _run:  # prints nothing on standard output but the access log, which has its own ways
+        return _run(arguments)
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - so it is in a program started with >&-
+        _complain("trioproxy: standard output is closed")
+        return 1
+    try:
+        status = action(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _complain(f"trioproxy: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush must not fail too
+        return 1
+    return status
 
 
 def _complain(text: str) -> None:

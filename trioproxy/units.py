@@ -85,4 +85,8 @@ Bytes = Annotated[
     BeforeValidator(parse_size),
     WithJsonSchema({"type": ["string", "integer"], "description": 'bytes, or "64KiB", "10MB"'}),
 ]
-Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# Strict: true is not the number 1, and "80" is not 80. Somebody who writes that means something else.
+Whole = Annotated[int, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]

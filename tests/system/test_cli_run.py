@@ -4,6 +4,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -210,3 +211,14 @@ async def test_the_demo_gives_way_to_nothing_but_its_own_name(tmp_path: Path) ->
         ended = await command(worker, "reload")
         assert (ended.returncode, ended.stderr) == (0, "")
         assert "Hello from the demo session" in (await get(f"{worker.http}/demo/hello/")).text
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_closed_standard_output_is_told_in_a_sentence(tmp_path: Path, command: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[worker]\nstate_dir = "{tmp_path / "state"}"\n')
+    shell = f'exec "{sys.executable}" -m trioproxy {command} -c "{config}" >&-'
+    done = subprocess.run(["bash", "-c", shell], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr

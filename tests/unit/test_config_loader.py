@@ -230,3 +230,19 @@ def test_a_folder_that_may_not_be_searched_is_told_and_not_skipped(monkeypatch: 
     monkeypatch.setattr("trioproxy.config.loader.SEARCHED", (Forbidden("/etc/trioproxy/config.toml"),))
     with pytest.raises(ConfigError, match=r"/etc/trioproxy/config\.toml: cannot be read: Permission denied"):
         load(None, environ={}, overrides=[])
+
+
+@pytest.mark.parametrize(
+    "text", ["[limits]\nconnections = true\n", '[limits]\nconnections = "5"\n', '[worker]\nstate_dir = ""\n']
+)
+def test_a_value_of_the_wrong_kind_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        load(path, environ={})
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbf[limits]\nconnections = 5\n")
+    assert load(path, environ={}).config.limits.connections == 5

@@ -284,3 +284,23 @@ def test_a_route_comes_back_from_json_as_it_was(fields: dict[str, Any]) -> None:
     assert Route.model_validate_json(route.model_dump_json()) == route
     assert Route.model_validate_json(route.model_dump_json(exclude_unset=True)) == route
     assert Route.model_validate(json.loads(json.dumps(fields))) == route
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backends": [{"host": "h", "port": True}]},
+        {"backends": [{"host": "h", "port": "80"}]},
+        {"backends": [{"host": "h", "port": 80, "weight": True}]},
+        {"backends": [{"host": "h", "port": 80, "tls": "yes"}]},
+        {"retry": {"budget": False}},
+        {"retry": {"attempts": "1"}},
+        {"sticky": 1},
+        {"health": {"statuses": "500-100"}},
+        {"health": {"statuses": "999"}},
+        {"prefix": "/%zz"},
+    ],
+)
+def test_a_value_that_only_resembles_what_is_meant_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Route.model_validate({"session_id": "s", "service": "v", "backends": [], **change})

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -73,4 +73,6 @@ def _announce_demo(loaded: Loaded, sockets: Sockets) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # A standard error that is full or closed is no reason not to serve, and there is nowhere else to say so.
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

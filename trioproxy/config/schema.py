@@ -12,10 +12,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from trioproxy.routing.route import Health, Model, Route
-from trioproxy.units import Bytes, Count, Seconds
+from trioproxy.units import Bytes, Count, Flag, Seconds, Share, Whole
 
 
 def default_state_dir() -> Path:
@@ -49,6 +49,12 @@ def _check_bind(value: str) -> str:
 Bind = Annotated[str, AfterValidator(_check_bind)]
 
 
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("is empty; write the path of a directory")
+    return value
+
+
 class WorkerConfig(Model):
     """This worker."""
 
@@ -59,12 +65,12 @@ class WorkerConfig(Model):
         pattern=r"^[A-Za-z0-9._~-]+$",
         description="Name of this worker towards coordinators. Default: the host name.",
     )
-    state_dir: Path = Field(
+    state_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(
         default_factory=default_state_dir,
         description="Where routes set over the API, the token and certificates are kept (mode 0700). "
         "Default: /var/lib/trioproxy as root, else $XDG_STATE_HOME/trioproxy.",
     )
-    processes: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
+    processes: Literal["auto"] | Annotated[Whole, Field(ge=0, le=256)] = Field(
         default="auto",
         description='Forwarder processes. This version forwards in the supervisor\'s own process ("auto" and 0); '
         "a larger number is accepted with a warning.",
@@ -84,11 +90,11 @@ class ListenerConfig(Model):
     tls: Literal["auto", "off"] = Field(
         default="auto", description='"auto": TLS with the certificates of [tls]; "off": plain HTTP.'
     )
-    proxy_protocol: bool = Field(
+    proxy_protocol: Flag = Field(
         default=False,
         description="Expect a PROXY protocol v1 or v2 header on every connection; it tells the client's address.",
     )
-    redirect_to_https: bool = Field(
+    redirect_to_https: Flag = Field(
         default=False, description="Answer every request on this plain listener with 308 to https."
     )
 
@@ -125,7 +131,7 @@ class ManagementConfig(Model):
     token_file: Path | None = Field(
         default=None, description="File with the token. Default: <state_dir>/management.token, made once, mode 0600."
     )
-    public_metrics: bool = Field(default=True, description="Serve /metrics without the token.")
+    public_metrics: Flag = Field(default=True, description="Serve /metrics without the token.")
 
 
 class TimeoutsConfig(Model):
@@ -144,9 +150,9 @@ class TimeoutsConfig(Model):
 class LimitsConfig(Model):
     """Bounds on what clients may take."""
 
-    connections: Annotated[int, Field(ge=1)] = Field(default=20000, description="Client connections (then: waits).")
+    connections: Annotated[Whole, Field(ge=1)] = Field(default=20000, description="Client connections (then: waits).")
     head_bytes: Annotated[Bytes, Field(ge=1024)] = Field(default=65536, description="Request and response heads (431).")
-    header_count: Annotated[int, Field(ge=8, le=10000)] = Field(default=128, description="Fields in a head (431).")
+    header_count: Annotated[Whole, Field(ge=8, le=10000)] = Field(default=128, description="Fields in a head (431).")
     body_bytes: Bytes = Field(default=0, description="Request bodies (413); 0 = no limit.")
     connections_per_client: Count = Field(default=0, description="Connections of one client address; 0 = no limit.")
 
@@ -159,14 +165,14 @@ class PoolConfig(Model):
     max_per_backend: Count = Field(default=0, description="Connections to one backend; 0 = no limit.")
     queue: Count = Field(default=128, description="Requests that may wait for a connection (then 503).")
     queue_timeout: Seconds = Field(default=5.0, description="How long a request may wait for a connection (503).")
-    dials_per_backend: Annotated[int, Field(ge=1)] = Field(default=16, description="Connection attempts at a time.")
+    dials_per_backend: Annotated[Whole, Field(ge=1)] = Field(default=16, description="Connection attempts at a time.")
 
 
 class RetryConfig(Model):
     """Second tries, only where they are safe."""
 
-    attempts: Annotated[int, Field(ge=0, le=10)] = Field(default=2, description="Tries besides the first.")
-    budget: Annotated[float, Field(ge=0, le=1)] = Field(default=0.2, description="Retries as a share of requests.")
+    attempts: Annotated[Whole, Field(ge=0, le=10)] = Field(default=2, description="Tries besides the first.")
+    budget: Share = Field(default=0.2, description="Retries as a share of requests.")
     replay_bytes: Bytes = Field(default=65536, description="Largest request body that may be sent again.")
     backoff: Seconds = Field(default=0.025, description="First pause between tries; doubles, with jitter.")
 
@@ -174,9 +180,9 @@ class RetryConfig(Model):
 class PassiveHealthConfig(Model):
     """Ejection of backends by what requests meet."""
 
-    failures: Annotated[int, Field(ge=1)] = Field(default=3, description="Consecutive failures that eject a backend.")
+    failures: Annotated[Whole, Field(ge=1)] = Field(default=3, description="Consecutive failures that eject a backend.")
     eject_for: Seconds = Field(default=10.0, description="First ejection; doubles, up to 5m.")
-    max_ejected: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="Largest ejected share.")
+    max_ejected: Share = Field(default=0.5, description="Largest ejected share.")
 
 
 class HealthConfig(Model):
@@ -193,7 +199,10 @@ class WebSocketConfig(Model):
         default="message",
         description='"message": both legs are terminated, with their own pings; "relay": bytes, extensions included.',
     )
-    max_message: Bytes = Field(default=0, description="Largest message; 0 = no limit. Mode message only.")
+    max_message: Bytes = Field(
+        default=0,
+        description="Largest message; 0 = no limit. A message is held in memory until it is whole. Mode message only.",
+    )
     ping_interval: Seconds = Field(default=30.0, description="Between pings on each leg; 0 = none. Mode message only.")
     ping_timeout: Seconds = Field(default=30.0, description="Until a pong; then the peer is taken for gone.")
 

@@ -201,6 +201,8 @@ def _open_append(path: Path) -> FileIO:
 
 
 def _open_stdout() -> FileIO:
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - so it is in a program started with >&-
+        raise OSError(errno.EBADF, "standard output is closed")
     return FileIO(sys.stdout.fileno(), "wb", closefd=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -104,7 +105,11 @@ async def run_worker(
 
 
 def _check_access_log(target: str) -> None:
-    if target in ("stdout", "off"):
+    if target == "off":
+        return
+    if target == "stdout":
+        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - so it is in a program started with >&-
+            raise StartError('log.access is "stdout", and standard output is closed; "off" or a path would do')
         return
     try:
         with Path(target).open("ab"):

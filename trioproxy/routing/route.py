@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import isfinite
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from trioproxy.units import Bytes, Seconds
+from trioproxy.units import Bytes, Flag, Seconds, Share, Whole
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$")]
 RouteKey = tuple[str, str]
@@ -21,6 +22,7 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 MAX_PREFIX_BYTES = 1024
 _NOT_IN_A_HOST = frozenset("/@?#[] \t\r\n\0")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def _not_dots(name: str) -> str:
@@ -41,7 +43,7 @@ class Model(BaseModel):
 class BackendTls(Model):
     """How TLS to a backend is verified. `server_name` is sent as SNI and checked instead of the host."""
 
-    verify: bool = True
+    verify: Flag = True
     ca_file: str | None = None
     server_name: str | None = None
 
@@ -50,9 +52,9 @@ class Backend(Model):
     """One host:port of a route. `host` may also be `unix:/path/to.sock`, then `port` is left out."""
 
     host: str = Field(min_length=1, max_length=255)
-    port: int = Field(default=0, ge=0, le=65535)
-    weight: int = Field(default=1, ge=0, le=1000)
-    tls: bool | BackendTls = False
+    port: Whole = Field(default=0, ge=0, le=65535)
+    weight: Whole = Field(default=1, ge=0, le=1000)
+    tls: Flag | BackendTls = False
     id: str = Field(default="", max_length=255, pattern=r"^[A-Za-z0-9._~:-]*$")
 
     @model_validator(mode="before")
@@ -97,6 +99,14 @@ class Backend(Model):
         return f"{self.host}:{self.port}{suffix}"
 
 
+def _check_statuses(value: str) -> str:
+    for item in value.split(","):
+        low, _, high = item.partition("-")
+        if high and high < low:
+            raise ValueError(f"{item} is an empty range")
+    return value
+
+
 class Health(Model):
     """How a route's backends are checked."""
 
@@ -105,11 +115,13 @@ class Health(Model):
     host: str | None = None
     interval: Seconds = 5.0
     timeout: Seconds = 2.0
-    healthy_after: int = Field(default=2, ge=1, le=100)
-    unhealthy_after: int = Field(default=3, ge=1, le=100)
-    statuses: str = Field(default="200-399", pattern=r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$")
+    healthy_after: Whole = Field(default=2, ge=1, le=100)
+    unhealthy_after: Whole = Field(default=3, ge=1, le=100)
+    statuses: Annotated[str, AfterValidator(_check_statuses)] = Field(
+        default="200-399", pattern=r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"
+    )
     body: str | None = None
-    first_check: bool = False
+    first_check: Flag = False
 
 
 class Sticky(Model):
@@ -131,8 +143,8 @@ class RouteTimeouts(Model):
 class RouteRetry(Model):
     """Per-route overrides of `[retry]`."""
 
-    attempts: Annotated[int, Field(ge=0, le=10)] | None = None
-    budget: Annotated[float, Field(ge=0, le=1)] | None = None
+    attempts: Annotated[Whole, Field(ge=0, le=10)] | None = None
+    budget: Share | None = None
     replay_bytes: Bytes | None = None
     backoff: Seconds | None = None
 
@@ -140,7 +152,7 @@ class RouteRetry(Model):
 class Access(Model):
     """Who may use a route."""
 
-    mode: Literal["public", "permit"] = "public"
+    mode: Annotated[Literal["public", "permit"], WithJsonSchema({"enum": ["public"], "type": "string"})] = "public"
     user: str | None = Field(default=None, max_length=255)
     allowed_client_ips: tuple[str, ...] = Field(default=(), max_length=256)
 
@@ -184,6 +196,8 @@ def check_prefix(value: str) -> str:
     for segment in prefix[1:].split("/"):
         if segment in ("", ".", ".."):
             raise ValueError('must not have empty, "." or ".." segments')
+    if _BAD_ESCAPE.search(prefix):
+        raise ValueError("has a percent sign that is not followed by two hex digits")
     if not all("!" <= c <= "~" and c not in '?#"<>\\^`{|}' for c in prefix):
         raise ValueError("must be an encoded path: visible ASCII without ? and #, other characters as %XX")
     return prefix
@@ -220,13 +234,14 @@ class Route(Model):
 
     session_id: Segment
     service: Segment
-    protocol: Literal["http", "tcp"] = "http"
+    # "tcp" is known so that its refusal can say why; the published schema offers what is offered.
+    protocol: Annotated[Literal["http", "tcp"], WithJsonSchema({"enum": ["http"], "type": "string"})] = "http"
     backends: tuple[Backend, ...] = Field(max_length=MAX_BACKENDS)
     host: Annotated[str, AfterValidator(check_host)] | None = None
     prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
     path: Literal["strip", "keep"] = "strip"
     balance: Literal["round_robin", "least_connections", "random_two", "client_hash"] = "round_robin"
-    sticky: bool | Sticky = False
+    sticky: Flag | Sticky = False
     websocket: Literal["message", "relay"] | None = None
     health: Health | None = None
     timeouts: RouteTimeouts = RouteTimeouts()
