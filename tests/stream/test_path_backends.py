@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import trio
-from path_scene import CHUNKED, GET, OK, answer, assert_all_over, begun, chunks, get, in_use, last_record, post
+from path_scene import CHUNKED, GET, OK, answer, assert_all_over, begun, chunks, get, in_use, last_record, post, proxy
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioproxy.control.messages import AdminState, BackendInfo, Done, SetBackend
-from trioproxy.testing import Harness, MemoryBackend, open_proxy
+from trioproxy.testing import Harness, MemoryBackend
 
 
 def route_to(harness: Harness, count: int, weights: tuple[int, ...] = (), **route: Any) -> list[MemoryBackend]:
@@ -47,20 +47,20 @@ async def served_by(harness: Harness, backends: list[MemoryBackend], response: b
 
 
 async def test_backends_take_turns(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backends = route_to(harness, 3)
         assert [await served_by(harness, backends) for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
 
 
 async def test_backends_take_turns_by_weight_without_bursts(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backends = route_to(harness, 3, (5, 1, 1))
         turns = [await served_by(harness, backends) for _ in range(14)]
         assert "".join(turns) == "aabacaa" * 2
 
 
 async def test_a_backend_of_weight_0_serves_only_when_nothing_else_is_left(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backends = route_to(harness, 2, (1, 0))
         assert {await served_by(harness, backends) for _ in range(4)} == {"a"}
         backends[0].accepting = False
@@ -68,7 +68,7 @@ async def test_a_backend_of_weight_0_serves_only_when_nothing_else_is_left(autoj
 
 
 async def test_a_route_without_backends_is_answered_with_503(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         route_to(harness, 1, backends=[])
         client = await harness.send(GET)
         response = await client.read_response()
@@ -84,7 +84,7 @@ async def test_a_route_without_backends_is_answered_with_503(autojump_clock: Moc
 async def test_a_refused_connection_is_tried_on_the_next_backend_with_any_method(
     raw: bytes, autojump_clock: MockClock
 ) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         first, second = route_to(harness, 2)
         first.accepting = False
         client = await harness.send(raw)
@@ -104,7 +104,7 @@ async def test_a_refused_connection_is_tried_on_the_next_backend_with_any_method
 
 
 async def test_a_connect_timeout_is_tried_on_the_next_backend(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         first, second = route_to(harness, 2)
         first.answering = False
         client = await harness.send(GET)
@@ -115,7 +115,7 @@ async def test_a_connect_timeout_is_tried_on_the_next_backend(autojump_clock: Mo
 
 
 async def test_a_full_pool_is_tried_on_the_next_backend(autojump_clock: MockClock) -> None:
-    async with open_proxy(config={"pool": {"max_per_backend": 1, "queue": 0}}) as harness:
+    async with proxy({"pool": {"max_per_backend": 1, "queue": 0}}) as harness:
         first, second = route_to(harness, 2)
         await harness.send(GET)
         await first.accept()
@@ -129,7 +129,7 @@ async def test_a_full_pool_is_tried_on_the_next_backend(autojump_clock: MockCloc
 
 
 async def test_when_all_fail_the_last_error_is_the_answer(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         first, second = route_to(harness, 2)
         first.accepting = False
         second.answering = False
@@ -142,7 +142,7 @@ async def test_when_all_fail_the_last_error_is_the_answer(autojump_clock: MockCl
 
 
 async def test_a_lone_backend_that_refuses_is_not_counted_as_tried_again(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         backend.accepting = False
         client = await harness.send(GET)
@@ -153,7 +153,7 @@ async def test_a_lone_backend_that_refuses_is_not_counted_as_tried_again(autojum
 
 @pytest.mark.parametrize(("config", "route", "tries"), [(2, None, 3), (0, None, 1), (5, 1, 2), (0, 3, 4)])
 async def test_attempts_bound_the_tries(config: int, route: int | None, tries: int, autojump_clock: MockClock) -> None:
-    async with open_proxy(config={"retry": {"attempts": config}}) as harness:
+    async with proxy({"retry": {"attempts": config}}) as harness:
         backends = route_to(harness, 8, retry={} if route is None else {"attempts": route})
         for backend in backends:
             backend.accepting = False
@@ -164,7 +164,7 @@ async def test_attempts_bound_the_tries(config: int, route: int | None, tries: i
 
 
 async def test_what_never_left_may_be_sent_elsewhere_however_large_it_is(autojump_clock: MockClock) -> None:
-    async with open_proxy(config={"retry": {"replay_bytes": 0}}) as harness:
+    async with proxy({"retry": {"replay_bytes": 0}}) as harness:
         first, second = route_to(harness, 2)
         first.accepting = False
         client = await harness.send(post(b"body"))
@@ -184,7 +184,7 @@ async def test_what_never_left_may_be_sent_elsewhere_however_large_it_is(autojum
     ],
 )
 async def test_an_answer_or_a_lack_of_one_is_not_tried_again(response: bytes, autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         first, second = route_to(harness, 2)
         client = await harness.send(GET)
         served = await first.accept()
@@ -201,7 +201,7 @@ async def test_an_answer_or_a_lack_of_one_is_not_tried_again(response: bytes, au
 async def test_a_backend_taken_out_gets_no_new_requests_until_it_is_enabled(
     state: AdminState, autojump_clock: MockClock
 ) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backends = route_to(harness, 2)
         assert harness.proxy.execute(SetBackend(("s", "web"), "a:1", state)) == Done(found=True)
         assert {await served_by(harness, backends) for _ in range(4)} == {"b"}
@@ -211,7 +211,7 @@ async def test_a_backend_taken_out_gets_no_new_requests_until_it_is_enabled(
 
 
 async def test_what_runs_on_a_backend_taken_out_goes_on(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         client = await harness.send(GET)
         served = await backend.accept()
@@ -225,7 +225,7 @@ async def test_what_runs_on_a_backend_taken_out_goes_on(autojump_clock: MockCloc
 
 
 async def test_an_operators_word_outlives_a_new_table(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         route_to(harness, 2)
         harness.proxy.execute(SetBackend(("s", "web"), "a:1", "disabled"))
         backends = route_to(harness, 3)
@@ -236,7 +236,7 @@ async def test_an_operators_word_outlives_a_new_table(autojump_clock: MockClock)
 async def test_a_word_about_what_is_not_there_is_not_found(
     key: tuple[str, str, str], autojump_clock: MockClock
 ) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         route_to(harness, 1)
         session, service, backend = key
         assert harness.proxy.execute(SetBackend((session, service), backend, "disabled")) == Done(found=False)
@@ -252,7 +252,7 @@ BACKEND_FAULTS = {
 
 @pytest.mark.parametrize("code", BACKEND_FAULTS)
 async def test_a_backend_that_cannot_be_reached_is_to_blame(code: str, autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         BACKEND_FAULTS[code](backend)
         client = await harness.send(GET + GET)
@@ -266,7 +266,7 @@ async def test_a_backend_that_cannot_be_reached_is_to_blame(code: str, autojump_
 
 
 async def test_a_served_request_ends_a_row_of_failures(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         backend.accepting = False
         client = await harness.send(GET)
@@ -283,7 +283,7 @@ async def test_a_served_request_ends_a_row_of_failures(autojump_clock: MockClock
 
 
 async def test_a_request_that_was_cut_says_nothing_about_its_backend(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         backend.accepting = False
         await (await harness.send(GET)).read_response()
@@ -297,7 +297,7 @@ async def test_a_request_that_was_cut_says_nothing_about_its_backend(autojump_cl
 
 
 async def test_errors_of_clients_are_no_failures_and_errors_are_counted_by_code(autojump_clock: MockClock) -> None:
-    async with open_proxy(config={"limits": {"body_bytes": 5}}) as harness:
+    async with proxy({"limits": {"body_bytes": 5}}) as harness:
         [backend] = route_to(harness, 1)
         chunked = get(fields=CHUNKED, method="POST")
         for wrong, code in (
@@ -319,7 +319,7 @@ async def test_errors_of_clients_are_no_failures_and_errors_are_counted_by_code(
 
 
 async def test_in_flight_is_counted_while_a_request_runs(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         [backend] = route_to(harness, 1)
         clients = [await harness.send(GET) for _ in range(3)]
         served = [await backend.accept() for _ in clients]

@@ -63,6 +63,7 @@ async def test_a_connection_that_comes_after_the_drain_began_is_closed(autojump_
         drain(harness)
         client = await harness.connect()
         assert await client.read_all() == b""
+        assert trio.current_time() == 0
         await assert_all_over(harness)
 
 
@@ -105,6 +106,18 @@ async def test_a_response_under_way_ends_whole_and_closes_its_connection(autojum
         assert await client.read_all() == b"half"  # and no answer to the second one
         await assert_all_over(harness)
         assert len(harness.records) == 1
+
+
+async def test_a_client_that_sends_on_during_a_drain_still_gets_its_answer_whole(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        client = await harness.send(GET)
+        served = await backend.accept()
+        await answer(served, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        await client.read_head()
+        drain(harness)
+        await client.send(GET)  # nobody reads it: closing right behind the answer would be a reset
+        await served.send(b"lf")
+        assert await client.read_all() == b"half"
 
 
 async def test_a_head_under_way_is_awaited_and_served(autojump_clock: MockClock) -> None:

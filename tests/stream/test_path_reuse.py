@@ -17,11 +17,12 @@ from path_scene import (
     in_use,
     last_record,
     post,
+    proxy,
     scene,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioproxy.testing import Harness, Wire, open_proxy
+from trioproxy.testing import Harness, Wire
 
 SAFE = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 UNSAFE = ["POST", "PATCH", "QUERY"]
@@ -265,7 +266,7 @@ async def test_without_attempts_nothing_is_replayed(autojump_clock: MockClock) -
 
 
 async def test_two_routes_with_the_same_backend_share_its_connections(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backend = harness.network.listen("kernel", 8888)
         harness.set_routes([backend.route("s", "web"), backend.route("t", "lab")])
         client, served, _ = await exchange(harness, backend)
@@ -276,7 +277,7 @@ async def test_two_routes_with_the_same_backend_share_its_connections(autojump_c
 
 
 async def test_two_routes_with_the_same_backend_share_its_bound(autojump_clock: MockClock) -> None:
-    async with open_proxy(config={"pool": {"max_per_backend": 1, "queue_timeout": "2s"}}) as harness:
+    async with proxy({"pool": {"max_per_backend": 1, "queue_timeout": "2s"}}) as harness:
         backend = harness.network.listen("kernel", 8888)
         harness.set_routes([backend.route("s", "web"), backend.route("t", "lab")])
         await harness.send(GET)

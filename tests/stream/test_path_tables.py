@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
-from path_scene import GET, answer, assert_all_over, begun, get, last_record, scene
+from path_scene import GET, answer, assert_all_over, begun, get, last_record, proxy, scene
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioproxy.config.schema import Config
-from trioproxy.control.messages import Applied, Done, SetConfig, SetTable
+from trioproxy.control.messages import Applied, Done, SetBackend, SetConfig, SetTable
 from trioproxy.proxy.proxy import Proxy
 from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
-from trioproxy.testing import Harness, MemoryBackend, Wire, open_proxy
+from trioproxy.testing import Harness, MemoryBackend, Wire
 
 GRACE = {"worker": {"drain_timeout": "10s"}, "timeouts": {"stall": 0}}
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -60,7 +60,7 @@ async def status(harness: Harness, path: str) -> int:
 
 
 async def test_a_change_of_one_route_leaves_the_streams_of_others_alone(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         harness.set_routes([a.route("s", "web"), b.route("t", "lab")])
         kept, changed = await stream(harness, a), await stream(harness, b, "/t/lab/")
@@ -76,7 +76,7 @@ async def test_a_change_of_one_route_leaves_the_streams_of_others_alone(autojump
 
 
 async def test_a_stream_goes_on_when_its_route_changes_and_keeps_the_backend(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         harness.set_routes([a.route("s", "web")])
         kept = await stream(harness, a)
@@ -140,7 +140,7 @@ async def test_a_request_that_waits_for_its_answer_is_cut_too(autojump_clock: Mo
 
 
 async def test_what_runs_on_a_removed_backend_is_cut_after_drain_timeout(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         both = [a.as_backend(), b.as_backend()]
         harness.set_routes([a.route("s", "web", backends=both)])
@@ -155,7 +155,7 @@ async def test_what_runs_on_a_removed_backend_is_cut_after_drain_timeout(autojum
 
 
 async def test_a_backend_with_the_same_id_and_another_address_is_another_one(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         harness.set_routes([a.route("s", "web", backends=[a.as_backend(id="one")])])
         running = await stream(harness, a)
@@ -191,7 +191,7 @@ async def test_nothing_is_remembered_of_a_removed_route_without_requests(autojum
 
 @pytest.mark.parametrize("what", ["route", "backend"])
 async def test_what_comes_back_in_time_is_left_alone(what: str, autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         harness.set_routes([a.route("s", "web")])
         running = await stream(harness, a)
@@ -200,6 +200,18 @@ async def test_what_comes_back_in_time_is_left_alone(what: str, autojump_clock: 
         harness.set_routes([a.route("s", "web")])
         await trio.sleep(50)
         assert await running.finish()
+
+
+async def test_what_is_known_of_a_route_that_comes_back_while_in_use_stays(autojump_clock: MockClock) -> None:
+    async with scene(GRACE) as (harness, backend):
+        running = await stream(harness, backend)
+        harness.proxy.execute(SetBackend(("s", "web"), "kernel:8888", "disabled"))
+        harness.set_routes([])
+        harness.set_routes([backend.route("s", "web")])
+        await running.finish()
+        await wait_all_tasks_blocked()
+        [info] = harness.report().backends
+        assert (info.state, info.requests) == ("disabled", 1)
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -224,7 +236,7 @@ async def test_a_route_that_was_gone_for_a_moment_is_not_cut_later(busy: bool, a
 
 
 async def test_a_backend_that_goes_a_second_time_is_cut_a_grace_after_that(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         both = [a.as_backend(), b.as_backend()]
         harness.set_routes([a.route("s", "web", backends=both)])
@@ -241,7 +253,7 @@ async def test_a_backend_that_goes_a_second_time_is_cut_a_grace_after_that(autoj
 
 
 async def test_a_route_that_comes_back_without_its_backend_does_not_keep_that(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         harness.set_routes([a.route("s", "web")])
         running = await stream(harness, a)
@@ -257,7 +269,7 @@ async def test_a_route_that_comes_back_without_its_backend_does_not_keep_that(au
 async def test_an_exchange_of_a_route_while_a_request_queues_sends_it_to_the_new_backend_after_the_old_fails(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
         a.answering = False
         harness.set_routes([a.route("s", "web")])
@@ -282,7 +294,7 @@ async def test_an_older_table_is_ignored(autojump_clock: MockClock) -> None:
 
 
 async def test_before_the_first_table_an_unknown_address_is_not_yet_known(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         harness.proxy = Proxy(harness.proxy._plane.config, dial=harness.network.dial)
         client = await harness.send(GET)
         response = await client.read_response()
@@ -292,7 +304,7 @@ async def test_before_the_first_table_an_unknown_address_is_not_yet_known(autoju
 
 
 async def test_a_request_keeps_the_route_it_was_matched_with(autojump_clock: MockClock) -> None:
-    async with open_proxy(config=GRACE) as harness:
+    async with proxy(GRACE) as harness:
         backend = harness.network.listen("a", 1)
         harness.set_routes([backend.route("s", "web", timeouts={"response_head": "5s"})])
         client = await harness.send(GET)
@@ -316,7 +328,7 @@ async def test_new_settings_hold_for_new_requests_only(autojump_clock: MockClock
 
 
 async def test_routes_with_traffic_are_the_only_ones_reported(autojump_clock: MockClock) -> None:
-    async with open_proxy() as harness:
+    async with proxy() as harness:
         backend = harness.network.listen("a", 1)
         routes: list[Route] = [backend.route("s", f"web{number}") for number in range(5)]
         harness.set_routes(routes)

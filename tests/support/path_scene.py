@@ -15,6 +15,7 @@ from trioproxy.testing import Harness, MemoryBackend, Response, Wire, open_proxy
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /s/web/ HTTP/1.1\r\nHost: hub\r\n\r\n"
+PATIENCE = 50_000  # seconds of virtual time; longer than any test takes
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
@@ -35,9 +36,17 @@ def chunks(*pieces: bytes) -> bytes:
 
 
 @asynccontextmanager
+async def proxy(config: Mapping[str, Any] | None = None) -> AsyncGenerator[Harness]:
+    """A proxy without routes. What waits for ever fails."""
+    with trio.fail_after(PATIENCE):
+        async with open_proxy(config=config) as harness:
+            yield harness
+
+
+@asynccontextmanager
 async def scene(config: Mapping[str, Any] | None = None, **route: Any) -> AsyncGenerator[tuple[Harness, MemoryBackend]]:
     """A proxy with the route /s/web to one backend; `route` are further keys of the route object."""
-    async with open_proxy(config=config) as harness:
+    async with proxy(config) as harness:
         backend = harness.network.listen("kernel", 8888)
         harness.set_routes([backend.route("s", "web", **route)])
         yield harness, backend

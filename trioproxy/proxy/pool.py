@@ -95,9 +95,10 @@ class Pool:
         if dead:
             self._bury(dead)
         if upstream is None:
-            if not room.waiters and room.may_dial(config):
+            room.wake(config)  # a reload may have raised the limits: those who wait already come first
+            if room.may_dial(config):
                 room.dialing += 1
-            else:  # whoever comes later stands behind those who wait already
+            else:
                 upstream = await self._queue(room, config)
         return upstream or await self._connect(room, backend, connect_seconds)
 
