@@ -1,7 +1,7 @@
 """Counters of one forwarder: plain integers, incremented in place, read as a snapshot.
 
 Nothing here knows Prometheus; `exposition.py` turns (sums of) snapshots into its text format. Labels are
-bounded: services beyond `MAX_SERVICES`, unknown methods and odd statuses fold into "other".
+bounded: services beyond `MAX_SERVICES` and unknown methods fold into "other"; a status has three digits.
 """
 
 from __future__ import annotations
