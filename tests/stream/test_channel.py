@@ -21,7 +21,7 @@ class Executor:
     def __init__(self) -> None:
         self.seen: list[Command] = []
 
-    def __call__(self, command: Command) -> Answer:
+    async def __call__(self, command: Command) -> Answer:
         self.seen.append(command)
         return Applied(command.table.version) if isinstance(command, SetTable) else Done()
 

@@ -7,6 +7,7 @@ import trio
 from supervisor_fake import FakeListener, FakePlane
 
 from trioproxy.control.channel import memory_control
+from trioproxy.control.messages import Done, StartAccepting
 from trioproxy.process import services
 from trioproxy.process.forwarder import run_forwarder
 from trioproxy.process.services import keep_running, run_essential
@@ -112,7 +113,10 @@ async def test_a_forwarder_whose_supervisor_is_gone_drains(autojump_clock: trio.
     plane, listener = FakePlane(log), FakeListener(log)
     mine, theirs = memory_control()
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(run_forwarder, plane, [listener], theirs, grace=7.0))
+        await nursery.start(partial(run_forwarder, plane, [listener], theirs, grace=lambda: 7.0))
+        await mine.commands.send(StartAccepting())
+        assert await mine.answers.receive() == Done()
+        await trio.testing.wait_all_tasks_blocked()
         listener.connect(trio.sleep_forever)
         begun = trio.current_time()
         await mine.commands.aclose()

@@ -11,14 +11,28 @@ import trio
 from trioproxy.config.loader import Loaded
 from trioproxy.config.schema import Config, TlsConfig
 from trioproxy.control.channel import ForwarderEnd
-from trioproxy.control.messages import Answer, Applied, Command, Done, GetReport, Report, SetTable, StartDrain
+from trioproxy.control.messages import (
+    Answer,
+    Applied,
+    Command,
+    Done,
+    GetReport,
+    Report,
+    SetConfig,
+    SetTable,
+    StartDrain,
+)
 from trioproxy.errors import ConfigError, ProviderError
 from trioproxy.net.certificates import CertificateInfo
 from trioproxy.observe.metrics import Metrics
 from trioproxy.process.events import EventLog
+from trioproxy.process.fleet import Fleet
 from trioproxy.process.forwarder import run_forwarder
 from trioproxy.process.intake import Intake
+from trioproxy.process.launch import LocalLaunch
+from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
+from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.settings import Settings
@@ -59,7 +73,8 @@ class FakePlane:
         await self.crash.wait()
         raise ZeroDivisionError("a bug in the data plane")
 
-    def execute(self, command: Command) -> Answer:
+    async def execute(self, command: Command) -> Answer:
+        await trio.lowlevel.checkpoint()
         self.commands.append(command)
         if isinstance(command, SetTable):
             self.table_version = max(self.table_version, command.table.version)
@@ -173,9 +188,18 @@ class World:
         self.lifecycle = Lifecycle()
         self.events = EventLog(clock=lambda: 1000.0)
         self.catalog = Catalog(PRIORITY)
-        self.slot = Slot(self._forward)
-        self.publisher = Publisher(self.catalog, [self.slot], self.store)
-        self.intake = Intake(self.catalog, self.publisher, self.events, clock=lambda: 1000.0)
+        self.marks = Marks()
+        ledger = Ledger(lambda: self.catalog.table)
+        self.slot = Slot(
+            LocalLaunch(self._forward, lambda: self.settings.config),
+            standing=self._standing,
+            ledger=ledger,
+            events=self.events,
+            replaced=False,
+        )
+        self.fleet = Fleet([self.slot], ledger)
+        self.publisher = Publisher(self.catalog, self.fleet, self.store)
+        self.intake = Intake(self.catalog, self.publisher, self.events, marks=self.marks, clock=lambda: 1000.0)
         self.sources = Sources(self.intake, config.routes, config.providers.file)
         self.next_config: Config | ConfigError = config
         self.applied: list[Config] = []
@@ -184,7 +208,7 @@ class World:
             reread=self._reread,
             certificates=self.tls,
             sources=self.sources,
-            slots=[self.slot],
+            fleet=self.fleet,
             events=self.events,
             applied=self.applied.append,
         )
@@ -194,7 +218,8 @@ class World:
             catalog=self.catalog,
             intake=self.intake,
             writes=self.writes,
-            slots=[self.slot],
+            fleet=self.fleet,
+            marks=self.marks,
             events=self.events,
             lifecycle=self.lifecycle,
             clock=lambda: 1000.0,
@@ -205,7 +230,8 @@ class World:
             lifecycle=self.lifecycle,
             settings=self.settings,
             sources=self.sources,
-            slot=self.slot,
+            fleet=self.fleet,
+            release=lambda: None,
             publisher=self.publisher,
             management=self._management,
             events=self.events,
@@ -230,6 +256,9 @@ class World:
         self.clean = await self.supervisor.run()
         self.ended_at = trio.current_time()
 
+    def _standing(self) -> tuple[Command, ...]:
+        return SetConfig(self.settings.config), SetTable(self.catalog.table), *self.marks.commands()
+
     def _ready(self) -> None:
         self.log.append("ready")
         self.ready.set()
@@ -240,7 +269,7 @@ class World:
         return Loaded(self.next_config, {}, None)
 
     async def _forward(self, end: ForwarderEnd, *, task_status: trio.TaskStatus[None]) -> None:
-        await run_forwarder(self.plane, [self.listener], end, grace=1.0, task_status=task_status)
+        await run_forwarder(self.plane, [self.listener], end, grace=lambda: 1.0, task_status=task_status)
 
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

@@ -110,26 +110,27 @@ class Worker:
 
     # --- /proc -----------------------------------------------------------------------------------------
 
+    def forwarders(self) -> list[int]:
+        """Process ids of its forwarders; none where the supervisor forwards itself."""
+        tasks = Path(f"/proc/{self.program.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()]
+
+    def pids(self) -> list[int]:
+        """The supervisor and its forwarders."""
+        return [self.program.pid, *self.forwarders()]
+
     def open_files(self) -> list[str]:
-        """What its file descriptors point at, sorted."""
-        found: list[str] = []
-        for entry in Path(f"/proc/{self.program.pid}/fd").iterdir():
-            try:
-                found.append(str(entry.readlink()))
-            except FileNotFoundError:  # closed since it was listed
-                continue
-        return sorted(found)
+        """What the file descriptors of its processes point at, sorted."""
+        return sorted(file for pid in self.pids() for file in files_of(pid))
 
     def memory(self, key: str = "VmRSS") -> int:
-        """Resident bytes now; with "VmHWM" the most since `forget_peak`."""
-        status = Path(f"/proc/{self.program.pid}/status").read_text(encoding="ascii")
-        found = re.search(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
-        assert found is not None, status
-        return int(found[1]) * 1024
+        """Resident bytes of its processes together; with "VmHWM" the most that each had since `forget_peak`."""
+        return sum(memory_of(pid, key) for pid in self.pids())
 
     def forget_peak(self) -> None:
         """Let the peak of resident memory be what is resident now (proc(5), clear_refs)."""
-        Path(f"/proc/{self.program.pid}/clear_refs").write_text("5", encoding="ascii")
+        for pid in self.pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
     # --- its end ---------------------------------------------------------------------------------------
 
@@ -140,6 +141,25 @@ class Worker:
     def bug_lines(self) -> list[str]:
         """Lines of the log that tell of a bug."""
         return [line for line in self.program.stderr.lines if '"exception"' in line or line.startswith("Traceback")]
+
+
+def files_of(pid: int) -> list[str]:
+    """What the file descriptors of a process point at."""
+    found: list[str] = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(str(entry.readlink()))
+        except FileNotFoundError:  # closed since it was listed
+            continue
+    return found
+
+
+def memory_of(pid: int, key: str) -> int:
+    """A figure of /proc/PID/status, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None, status
+    return int(found[1]) * 1024
 
 
 def _prepare(folder: Path, config: Tables) -> Path:

@@ -174,11 +174,6 @@ async def test_a_second_signal_cuts_what_runs_and_is_exit_code_1(
         await cut.wait()
 
 
-async def test_more_processes_than_this_version_has_are_accepted_with_a_warning(tmp_path: Path) -> None:
-    async with running_worker(tmp_path, {"worker": {"processes": 4}}) as worker:
-        assert "is not offered by this version" in await worker.logged("worker.processes")
-
-
 async def test_the_demo_works_without_any_configuration_and_leaves_nothing_behind(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()

@@ -15,7 +15,7 @@ import trio
 from backends import echo_backend, listening, raw_backend
 from curl import curl, needs_curl
 from processes import Program, eventually, free_port, listens, refusing_port, running
-from worker import Worker, running_worker
+from worker import Worker, files_of, running_worker
 
 from trioproxy.testing import Wire
 
@@ -129,19 +129,24 @@ async def answers(worker: Worker) -> bool:
     return False
 
 
-async def test_a_worker_without_files_pauses_accepting_and_comes_back(tmp_path: Path) -> None:
-    async with echo_backend() as echo, running_worker(tmp_path) as worker:
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_a_worker_without_files_pauses_accepting_and_comes_back(tmp_path: Path, processes: int) -> None:
+    config = {"worker": {"processes": processes}}
+    async with echo_backend() as echo, running_worker(tmp_path, config) as worker:
         await worker.route("s", "app", echo.port)
         assert await answers(worker)
         running_one = Wire(await trio.open_tcp_stream("127.0.0.1", worker.port(worker.http)))
-        resource.prlimit(worker.program.pid, resource.RLIMIT_NOFILE, (64, 64))
+        for pid in worker.pids():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
+        forwarders = worker.forwarders()
         async with AsyncExitStack() as held:
-            for _ in range(100):
+            for _ in range(150):
                 stream = await trio.open_tcp_stream("127.0.0.1", worker.port(worker.http))
                 held.push_async_callback(stream.aclose)
             await worker.logged("not accepting connections")
-            assert len(worker.open_files()) <= 64
+            assert all(len(files_of(pid)) <= 64 for pid in worker.pids())
             assert worker.program.code is None
+            assert worker.forwarders() == forwarders
             # Who is in can still be answered, if only that there is nothing left to reach a backend with.
             await running_one.send(b"GET /nobody/home/ HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await running_one.read_response()).status == 404

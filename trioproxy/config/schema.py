@@ -72,8 +72,7 @@ class WorkerConfig(Model):
     )
     processes: Literal["auto"] | Annotated[Whole, Field(ge=0, le=256)] = Field(
         default="auto",
-        description='Forwarder processes. This version forwards in the supervisor\'s own process ("auto" and 0); '
-        "a larger number is accepted with a warning.",
+        description='Forwarder processes: "auto" is one per core that may be used; 0 = the supervisor forwards itself.',
     )
     drain_timeout: Seconds = Field(
         default=30.0, description="How long requests and streams may go on after SIGTERM or a removed route."
@@ -150,15 +149,19 @@ class TimeoutsConfig(Model):
 class LimitsConfig(Model):
     """Bounds on what clients may take."""
 
-    connections: Annotated[Whole, Field(ge=1)] = Field(default=20000, description="Client connections (then: waits).")
+    connections: Annotated[Whole, Field(ge=1)] = Field(
+        default=20000, description="Client connections (then: waits). Each forwarder process has an equal share."
+    )
     head_bytes: Annotated[Bytes, Field(ge=1024)] = Field(default=65536, description="Request and response heads (431).")
     header_count: Annotated[Whole, Field(ge=8, le=10000)] = Field(default=128, description="Fields in a head (431).")
     body_bytes: Bytes = Field(default=0, description="Request bodies (413); 0 = no limit.")
-    connections_per_client: Count = Field(default=0, description="Connections of one client address; 0 = no limit.")
+    connections_per_client: Count = Field(
+        default=0, description="Connections of one client address, in each forwarder process; 0 = no limit."
+    )
 
 
 class PoolConfig(Model):
-    """Connections to backends."""
+    """Connections to backends, of each forwarder process."""
 
     idle_per_backend: Count = Field(default=32, description="Idle connections kept for reuse.")
     idle_timeout: Seconds = Field(default=30.0, description="How long an idle connection is kept.")

@@ -1,13 +1,13 @@
 """Commands and answers between the supervisor and a forwarder, one at a time and in order.
 
-Today both ends share a process, and a pair of memory channels carries the records; a transport over a socket
-pair only has to offer the same two channels.
+Where both ends share a process, a pair of memory channels carries the records; `wire.py` offers the same two
+channels over a socket pair.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -19,12 +19,24 @@ MAX_WAITING = 256
 """Commands that may wait for their turn. Tables never add to it: only the newest one waits."""
 
 
+class Pulse:
+    """When the other end last gave a sign of life, on trio's clock."""
+
+    def __init__(self) -> None:
+        self.at = trio.current_time()
+
+    def beat(self) -> None:
+        """There is one now."""
+        self.at = trio.current_time()
+
+
 @dataclass(frozen=True, slots=True)
 class SupervisorEnd:
-    """The supervisor's end of the channel."""
+    """The supervisor's end of the channel. `pulse` beats with each answer, and while a long command is taken in."""
 
     commands: trio.abc.SendChannel[Command]
     answers: trio.abc.ReceiveChannel[Answer]
+    pulse: Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ def memory_control() -> tuple[SupervisorEnd, ForwarderEnd]:
     """A channel inside one process."""
     send_command, receive_command = trio.open_memory_channel[Command](0)
     send_answer, receive_answer = trio.open_memory_channel[Answer](0)
-    return SupervisorEnd(send_command, receive_answer), ForwarderEnd(receive_command, send_answer)
+    return SupervisorEnd(send_command, receive_answer, Pulse()), ForwarderEnd(receive_command, send_answer)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,17 +72,19 @@ class ControlClient:
         self._current: _Pending | None = None
         self._more = trio.Event()
         self._gone = False
+        self._problem: ControlError | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry commands and answers until the other end is gone; then everybody who waits is told."""
+        """Carry commands and answers until the other end is gone; then everybody who waits is told.
+
+        Raises:
+            ControlError: what came from the other end makes no sense, or a command is too large for the channel.
+        """
         try:
             async with self._end.commands, self._end.answers, trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, nursery.cancel_scope)
                 task_status.started()
-                async for answer in self._end.answers:
-                    assert self._current is not None
-                    self._current.answer = answer
-                    self._current.done.set()
+                await self._receive()
                 nursery.cancel_scope.cancel()
         finally:
             self._gone = True
@@ -78,6 +92,20 @@ class ControlClient:
                 if pending is not None:
                     pending.done.set()
             self._waiting.clear()
+        if self._problem is not None:
+            raise self._problem
+
+    async def _receive(self) -> None:
+        try:
+            async for answer in self._end.answers:
+                if self._current is None or self._current.done.is_set():
+                    self._problem = ControlError("the forwarder answered what nobody asked")
+                    return
+                self._current.answer = answer
+                self._current.done.set()
+                self._end.pulse.beat()
+        except ControlError as error:
+            self._problem = error
 
     async def _send(self, scope: trio.CancelScope) -> None:
         """Send one command at a time, the next when the last one is answered: only so can tables be conflated."""
@@ -88,7 +116,8 @@ class ControlClient:
             self._current = self._waiting.popleft()
             try:
                 await self._end.commands.send(self._current.command)
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, ControlError) as error:
+                self._problem = error if isinstance(error, ControlError) else None
                 scope.cancel()
                 return
             await self._current.done.wait()
@@ -126,16 +155,20 @@ class ControlClient:
 
 
 async def serve_commands(
-    execute: Callable[[Command], Answer],
+    execute: Callable[[Command], Awaitable[Answer]],
     end: ForwarderEnd,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Execute commands in the order they come, until the supervisor is gone. What `execute` raises is a bug."""
+    """Execute commands in the order they come, until the supervisor is gone. What `execute` raises is a bug.
+
+    Raises:
+        ControlError: what came from the supervisor makes no sense.
+    """
     async with end.commands, end.answers:
         task_status.started()
         async for command in end.commands:
-            answer = execute(command)
+            answer = await execute(command)
             try:
                 await end.answers.send(answer)
             except trio.BrokenResourceError:

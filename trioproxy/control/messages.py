@@ -1,7 +1,7 @@
 """What the supervisor and its forwarders say to each other: frozen records, and nothing else.
 
-The supervisor sends a *command* and gets one *answer*. The same records travel over a memory channel to
-the forwarder in the supervisor's own process.
+A forwarder process first gets a Start and says Hello. From then on the supervisor sends *commands* and gets one
+*answer* for each. The same commands travel over a memory channel to a forwarder in the supervisor's own process.
 """
 
 from __future__ import annotations
@@ -19,6 +19,28 @@ AdminState = Literal["enabled", "draining", "disabled"]
 ConnectionKind = Literal["idle", "http", "websocket", "tunnel"]
 
 
+# --- how it begins: a forwarder process is started ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first thing a forwarder process is told. Its listening sockets are there when it starts."""
+
+    version: str  # of the supervisor's program
+    index: int  # which forwarder it is
+    config: Config
+    listeners: tuple[int, ...]  # descriptors of the listening sockets, in the order of `config.listeners`
+    loads: int  # descriptor of the memory in which forwarders tell how many connections they hold
+    forwarders: int  # how many there are
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A forwarder process has what it needs, and takes commands."""
+
+    version: str  # of its program
+
+
 # --- commands: supervisor -> forwarder -----------------------------------------------------------------
 
 
@@ -30,8 +52,23 @@ class SetTable:
 
 
 @dataclass(frozen=True, slots=True)
+class StartAccepting:
+    """Accept connections from now on: routes and settings are in. Answer: Done, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareConfig:
+    """Read the files that these settings name, for a SetConfig that may follow. Answer: Done, or Refused."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
 class SetConfig:
-    """Use these settings for new requests. Listeners stay as they are. Answer: Done."""
+    """Use these settings for new requests, and open the access log anew. Listeners stay as they are.
+
+    Answer: Done, or Refused when they were not prepared and cannot be used; then nothing has changed.
+    """
 
     config: Config
 
@@ -54,7 +91,10 @@ class CloseConnection:
 
 @dataclass(frozen=True, slots=True)
 class StartDrain:
-    """Stop accepting, let what runs end, cut what is left after `grace` seconds. Answer: Done, at once."""
+    """Stop accepting, let what runs end, cut what is left after `grace` seconds. Answer: Done, at once.
+
+    May come again; the earliest end counts.
+    """
 
     grace: float
 
@@ -64,9 +104,13 @@ class GetReport:
     """Tell figures. Answer: Report."""
 
     connections: bool = False  # also list live connections
+    backends: bool = True  # also list backends
+    active_since: float = 0.0  # only the activity of routes with some since then (epoch seconds)
 
 
-Command = SetTable | SetConfig | SetBackend | CloseConnection | StartDrain | GetReport
+PlaneCommand = SetTable | SetConfig | SetBackend | CloseConnection | StartDrain | GetReport
+"""What the data plane itself carries out."""
+Command = PlaneCommand | StartAccepting | PrepareConfig
 
 
 # --- answers: forwarder -> supervisor ------------------------------------------------------------------
@@ -84,6 +128,13 @@ class Done:
     """The command took effect; `found` is False when what it names is not there."""
 
     found: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command could not be carried out, and nothing has changed. Each problem is a sentence."""
+
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +196,4 @@ class Report:
     connections: tuple[ConnectionInfo, ...] = ()
 
 
-Answer = Applied | Done | Report
+Answer = Applied | Done | Refused | Report

@@ -25,13 +25,15 @@ class CertificateStore:
     certificate itself, its SNI callback puts the chosen one in. The order of choice is the exact name, a
     wildcard for one label, the first certificate.
 
-    Construction and `reload` read (and may write) files: call them in a thread. Both raise ConfigError,
-    which names every key and file at fault.
+    Construction, `load` and `reload` read (and may write) files: call them in a thread. They raise ConfigError,
+    which names every key and file at fault. `owner` is False where the self-signed certificate is made, renewed and
+    warned of by another process: it must be there.
     """
 
-    def __init__(self, config: TlsConfig, state_dir: Path) -> None:
+    def __init__(self, config: TlsConfig, state_dir: Path, *, owner: bool = True) -> None:
         self._state_dir = state_dir
-        self._shelf = self._load(config)
+        self._owner = owner
+        self._shelf = self.load(config)
         self.context = server_context(config.min_version)
         self.context.sni_callback = self._choose
 
@@ -40,12 +42,16 @@ class CertificateStore:
 
         All or nothing: after a ConfigError the old set is still in force.
         """
-        self._shelf = self._load(config)
+        self.use(self.load(config), config)
+
+    def use(self, shelf: Shelf, config: TlsConfig) -> None:
+        """Show what `load` has read for this configuration; cannot fail."""
+        self._shelf = shelf
         self.context.minimum_version = tls_version(config.min_version)
 
     def check(self, config: TlsConfig) -> None:
         """Raise ConfigError when `reload` would; nothing changes. Reads files: call it in a thread."""
-        self._load(config)
+        self.load(config)
 
     def certificates(self) -> list[CertificateInfo]:
         """The certificates in force, in the order of the configuration."""
@@ -55,9 +61,10 @@ class CertificateStore:
         note_server_name(name)
         connection.context = self._shelf.find(name)
 
-    def _load(self, config: TlsConfig) -> _Shelf:
+    def load(self, config: TlsConfig) -> Shelf:
+        """Read the certificates of this configuration, for `use`. Nothing changes."""
         if not config.certificates:
-            return _Shelf([self._self_signed(config.min_version)])
+            return Shelf([self._self_signed(config.min_version)])
         pairs: list[KeyPair] = []
         problems: list[str] = []
         for i, item in enumerate(config.certificates):
@@ -69,12 +76,17 @@ class CertificateStore:
             raise ConfigError(problems)
         now = datetime.now(UTC).timestamp()
         for pair in pairs:
-            if not pair.info.not_before <= now < pair.info.not_after:
+            if self._owner and not pair.info.not_before <= now < pair.info.not_after:
                 log.warning("certificate %s is not valid now: clients will refuse it", pair.info.source)
-        return _Shelf(pairs)
+        return Shelf(pairs)
 
     def _self_signed(self, min_version: str) -> KeyPair:
         cert, key = self_signed_paths(self._state_dir)
+        if not self._owner:
+            try:
+                return load_key_pair(cert, key, min_version)
+            except UnusableKeyPair as exc:
+                raise ConfigError([f"the self-signed certificate {cert} cannot be used: {exc.reason}"]) from exc
         now = datetime.now(UTC)
         pair = None
         try:
@@ -98,8 +110,8 @@ class CertificateStore:
         return pair
 
 
-class _Shelf:
-    """Certificates, by the names they are good for. The earlier one wins where two have the same name."""
+class Shelf:
+    """Certificates, by the names they are good for. The earlier one wins where two have the same name. Immutable."""
 
     def __init__(self, pairs: list[KeyPair]) -> None:
         self.pairs = pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import trio
 
@@ -10,11 +11,13 @@ import trio
 class ConnectionLimiter:
     """Counts the client connections of all listeners of a process, and says when there is room.
 
-    `connections` bounds the total. `per_client` bounds those of one client address; 0 = no limit.
+    `connections` bounds the total. `per_client` bounds those of one client address; 0 = no limit. `tell` is called
+    with the total whenever it changes.
     """
 
-    def __init__(self, connections: int, per_client: int = 0) -> None:
+    def __init__(self, connections: int, per_client: int = 0, *, tell: Callable[[int], None] | None = None) -> None:
         self._limit = connections
+        self._tell = tell
         self._per_client = per_client
         self._open = 0
         self._clients: Counter[str] = Counter()
@@ -40,15 +43,20 @@ class ConnectionLimiter:
         """Take one of the total; False when there is none left. Each success wants one `release`."""
         if not self.has_room:
             return False
-        self._open += 1
+        self._count(1)
         return True
 
     def release(self) -> None:
         """Give back what `acquire` took."""
-        self._open -= 1
+        self._count(-1)
         if self.has_room:
             # All of them, at most one per listener: the one woken may be cancelled before it acquires.
             self._waiting.unpark_all()
+
+    def _count(self, more: int) -> None:
+        self._open += more
+        if self._tell is not None:
+            self._tell(self._open)
 
     async def wait_for_room(self) -> None:
         """Wait until `acquire` may succeed. Several may wait, so ask it again afterwards."""

@@ -14,6 +14,7 @@ from trioproxy.config.schema import ListenerConfig, TimeoutsConfig
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.entrance import Entrance
 from trioproxy.net.limiter import ConnectionLimiter
+from trioproxy.net.loads import Courtesy, Loads
 from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
@@ -26,6 +27,8 @@ Handler = Callable[[PrefixedStream, Peer], Awaitable[None]]
 
 ACCEPT_PAUSE = 0.1
 """Seconds without accepting when files or memory ran out."""
+GIVE_WAY = 0.001
+"""Seconds that a less loaded forwarder has for accepting first."""
 COMPLAIN_EVERY = 1.0
 """Seconds between two log lines about not accepting."""
 
@@ -36,8 +39,9 @@ class Listener:
     """One address of `[[listeners]]`.
 
     `sock` is a listening socket, which this owns from now on; tests may hand in a trio listener over
-    memory streams. `timeouts` and `trusted` (see Entrance) are asked per connection, so that a reload takes
-    effect. Raises ValueError when the config wants TLS and there are no certificates.
+    memory streams. `loads` is where others tell their load who accept from the same socket. `timeouts` and
+    `trusted` (see Entrance) are asked per connection, so that a reload takes effect. Raises ValueError when the
+    config wants TLS and there are no certificates.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Listener:
         metrics: Metrics,
         timeouts: Callable[[], TimeoutsConfig],
         trusted: Callable[[], Sequence[IPv4Network | IPv6Network]],
+        loads: Loads | None = None,
     ) -> None:
         self._name = config.name
         self._entrance = Entrance(
@@ -59,6 +64,7 @@ class Listener:
         if isinstance(sock, socket.socket):
             sock = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         self._listener: trio.abc.Listener[trio.abc.Stream] = sock
+        self._courtesy = Courtesy(loads) if loads is not None else None
         self._handler = handler
         self._limiter = limiter
         self._metrics = metrics
@@ -87,6 +93,7 @@ class Listener:
         """The next connection, holding a place in the limiter."""
         while True:
             await self._wait_for_room()
+            await self._give_way()
             try:
                 stream = await self._listener.accept()
             except OSError as exc:
@@ -108,6 +115,18 @@ class Listener:
         if not self._limiter.has_room:
             self._pausing("limits.connections is reached")
         await self._limiter.wait_for_room()
+
+    async def _give_way(self) -> None:
+        """Leave what comes next to a forwarder with fewer connections, for as long as it would need to take it."""
+        courtesy = self._courtesy
+        if (
+            courtesy is not None
+            and courtesy.is_due(trio.current_time())
+            and isinstance(self._listener, trio.SocketListener)
+        ):
+            await trio.lowlevel.wait_readable(self._listener.socket)
+            await trio.sleep(GIVE_WAY)
+            courtesy.done(trio.current_time())
 
     def _pausing(self, reason: str) -> None:
         self._metrics.accept_pauses += 1

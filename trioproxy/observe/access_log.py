@@ -2,7 +2,7 @@
 
 A line is made when its request ends and put into a bounded queue; a slow disk or a full pipe costs lines (counted
 in `trioproxy_access_log_dropped_total`), never requests. Paths are logged without their query, which is where
-people put tokens.
+people put tokens. Several forwarders write to one file or pipe, and their lines never mix.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
+import stat
 import sys
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import FileIO
@@ -27,6 +30,7 @@ from trioproxy.observe.metrics import Metrics
 MAX_PENDING = 20_000  # lines; about 10 MB
 BATCH_SECONDS = 0.05  # a line waits this long for company
 FLUSH_SECONDS = 2.0  # for what is left at the end
+MAX_LINE = select.PIPE_BUF  # bytes: what a pipe takes in one piece, so that no other writer's line comes in between
 
 _NEWLINE = ord("\n")
 
@@ -73,6 +77,20 @@ class RequestRecord:
             f'"total":{_seconds(self.total_seconds)}}}}}\n'
         ).encode("ascii")
 
+    def bounded_line(self) -> bytes:
+        """The record as a line of `MAX_LINE` bytes at most; what clients make long is cut for it."""
+        line = self.line()
+        length = 1024  # characters, of up to twelve bytes each
+        while len(line) > MAX_LINE and length:
+            cut = {name: _cut(getattr(self, name), length) for name in ("method", "host", "path", "detail")}
+            line = replace(self, **cut).line()
+            length //= 2
+        return line
+
+
+def _cut(value: str | None, length: int) -> str | None:
+    return value if value is None or len(value) <= length else f"{value[:length]}…"
+
 
 def _text(value: str | None) -> str:
     return "null" if value is None else _quote(value)
@@ -116,7 +134,7 @@ class AccessLog:
         if len(self._pending) >= MAX_PENDING:
             self._metrics.access_log_dropped += 1
             return
-        self._pending.append(record.line())
+        self._pending.append(record.bounded_line())
         self._wake.set()
 
     def reopen(self) -> None:
@@ -167,11 +185,12 @@ class AccessLog:
             if self._reopen:
                 self._renew()
             assert self._file is not None
-            left = memoryview(b"\n" + batch if self._torn else batch)
-            while left:
-                written = _write_some(self._file, left)
-                self._torn = left[written - 1] != _NEWLINE
-                left = left[written:]
+            for piece in _pieces(b"\n" + batch if self._torn else batch, self._file):
+                left = piece
+                while left:
+                    written = _write_some(self._file, left)
+                    self._torn = left[written - 1] != _NEWLINE
+                    left = left[written:]
 
     def _renew(self) -> None:
         old = self._file
@@ -204,6 +223,19 @@ def _open_stdout() -> FileIO:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - so it is in a program started with >&-
         raise OSError(errno.EBADF, "standard output is closed")
     return FileIO(sys.stdout.fileno(), "wb", closefd=False)
+
+
+def _pieces(batch: bytes, file: FileIO) -> Iterator[memoryview]:
+    """What to write at a time. A regular file takes any batch in one piece, a pipe or socket so many bytes."""
+    view = memoryview(batch)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        yield view
+        return
+    start = 0
+    while start < len(batch):
+        end = batch.rfind(b"\n", start, start + MAX_LINE) + 1 or batch.find(b"\n", start) + 1
+        yield view[start:end]
+        start = end
 
 
 def _write_some(file: FileIO, data: memoryview) -> int:

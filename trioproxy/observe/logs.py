@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any, Literal
 
 Format = Literal["console", "json"]
@@ -18,24 +20,38 @@ Format = Literal["console", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def setup_logs(level: str, log_format: Format | None, stream: IO[str] | None = None) -> None:
+def setup_logs(
+    level: str,
+    log_format: Format | None,
+    stream: IO[str] | None = None,
+    *,
+    fields: Mapping[str, object] | None = None,
+) -> None:
     """Send the log to `stream` (standard error), at `level` and above. May be called again to change it.
 
     Args:
         level: "debug", "info", "warning" or "error", of trioproxy's loggers. Libraries are heard from "warning".
         log_format: None chooses "console" on a terminal, else "json".
         stream: where to write.
+        fields: what every record is to say besides, as if it had been handed in as `extra`.
     """
     target: IO[str] = sys.stderr if stream is None else stream
     chosen = log_format or ("console" if target.isatty() else "json")
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonFormatter() if chosen == "json" else ConsoleFormatter())
+    if fields:
+        handler.addFilter(partial(_add, fields))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("trioproxy").setLevel(level.upper())
+
+
+def _add(fields: Mapping[str, object], record: logging.LogRecord) -> bool:
+    vars(record).update(fields)
+    return True
 
 
 def extra_of(record: logging.LogRecord) -> dict[str, Any]:

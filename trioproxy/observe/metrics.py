@@ -80,6 +80,13 @@ class Metrics:
             found = self.services.setdefault(name, ServiceCounters())
         return found
 
+    def forget_gauges(self) -> None:
+        """Keep only what counts on: nothing is open any more in a forwarder that is gone."""
+        self.connections.clear()
+        self.pool.clear()
+        for counters in self.services.values():
+            counters.websockets = counters.tunnels = 0
+
     def merge(self, other: Metrics) -> None:
         """Add another forwarder's figures to these."""
         for name, counters in other.services.items():

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from trioproxy.config.loader import Loaded
 from trioproxy.config.schema import Config
-from trioproxy.control.channel import ForwarderEnd
-from trioproxy.control.messages import SetTable
+from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
-from trioproxy.management.app import create_app
-from trioproxy.management.server import serve_management
 from trioproxy.net.certificates import CertificateStore
-from trioproxy.net.limiter import ConnectionLimiter
-from trioproxy.net.listener import Listener
-from trioproxy.observe.access_log import AccessLog
 from trioproxy.observe.logs import setup_logs
-from trioproxy.observe.metrics import Metrics
 from trioproxy.process.events import EventLog
-from trioproxy.process.forwarder import run_forwarder
+from trioproxy.process.fleet import Fleet
 from trioproxy.process.intake import Intake
+from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
+from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
+from trioproxy.process.recruit import count_processes, launching, make_slots
 from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
-from trioproxy.process.slot import Slot
 from trioproxy.process.sockets import Sockets, bind_all
 from trioproxy.process.sources import PRIORITY, Sources
 from trioproxy.process.state import management_token, state_directory
@@ -41,7 +38,6 @@ from trioproxy.process.supervisor import Supervisor
 from trioproxy.process.worker import RunningWorker
 from trioproxy.process.writes import PROVIDER, Writes
 from trioproxy.providers.store import RouteStore
-from trioproxy.proxy.proxy import Proxy
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route
 
@@ -75,12 +71,7 @@ async def run_worker(
     config = loaded.config
     for warning in loaded.warnings:
         _LOG.warning(warning)
-    if config.worker.processes not in ("auto", 0):
-        _LOG.warning(
-            "worker.processes is not offered by this version: traffic is carried in the supervisor's own process",
-            extra={"processes": config.worker.processes},
-        )
-    with state_directory(config.worker.state_dir) as state_dir:
+    with state_directory(config.worker.state_dir) as state_dir, ExitStack() as stack:
         token = management_token(config.management, state_dir)
         async with await RouteStore.open(state_dir / DATABASE) as store:
             routes = await store.load()
@@ -88,20 +79,21 @@ async def run_worker(
             if any(listener.tls != "off" for listener in config.listeners):
                 certificates = await trio.to_thread.run_sync(CertificateStore, config.tls, state_dir)
             await trio.to_thread.run_sync(_check_access_log, config.log.access)
-            with closing(await trio.to_thread.run_sync(bind_all, config)) as sockets:
-                supervisor = _assemble(
-                    config,
-                    store=store,
-                    routes=routes,
-                    certificates=certificates,
-                    sockets=sockets,
-                    token=token,
-                    reread=reread,
-                    notifier=Notifier(environ),
-                    ready=ready,
-                    companions=companions,
-                )
-                return await supervisor.run()
+            sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config)))
+            supervisor = _assemble(
+                config,
+                stack=stack,
+                store=store,
+                routes=routes,
+                certificates=certificates,
+                sockets=sockets,
+                token=token,
+                reread=reread,
+                notifier=Notifier(environ),
+                ready=ready,
+                companions=companions,
+            )
+            return await supervisor.run()
 
 
 def _check_access_log(target: str) -> None:
@@ -118,9 +110,16 @@ def _check_access_log(target: str) -> None:
         raise StartError(f"log.access {target} cannot be written: {error.strerror}") from None
 
 
+def _import_management() -> None:
+    # Half of what this program has to import, and no forwarder needs it: they start meanwhile.
+    importlib.import_module("trioproxy.management.app")
+    importlib.import_module("trioproxy.management.server")
+
+
 def _assemble(
     config: Config,
     *,
+    stack: ExitStack,
     store: RouteStore,
     routes: list[Route],
     certificates: CertificateStore | None,
@@ -131,46 +130,19 @@ def _assemble(
     ready: Callable[[Sockets], None],
     companions: Sequence[tuple[str, Service]],
 ) -> Supervisor:
-    metrics = Metrics()
-    access_log = None if config.log.access == "off" else AccessLog(config.log.access, metrics)
-    limiter = ConnectionLimiter(config.limits.connections, config.limits.connections_per_client)
-    proxy = Proxy(config, access_log=access_log, metrics=metrics)
-    listeners = [
-        Listener(
-            item,
-            sock,
-            handler=proxy.serve_connection,
-            certificates=certificates if item.tls != "off" else None,
-            limiter=limiter,
-            metrics=metrics,
-            timeouts=lambda: settings.config.timeouts,
-            trusted=lambda: settings.config.access.networks,
-        )
-        for item, sock in sockets.listeners
-    ]
-
-    async def forward(end: ForwarderEnd, *, task_status: trio.TaskStatus[None]) -> None:
-        # Before the first connection is accepted: none of them shall be told that there are no routes yet.
-        proxy.execute(SetTable(catalog.table))
-        grace = settings.config.worker.drain_timeout
-        async with trio.open_nursery() as nursery:
-            if access_log is not None:
-                await nursery.start(access_log.run)
-            await run_forwarder(proxy, listeners, end, grace=grace, task_status=task_status)
-            nursery.cancel_scope.cancel()
-
-    def applied(new: Config) -> None:
-        limiter.set_limits(new.limits.connections, new.limits.connections_per_client)
-        setup_logs(new.log.level, new.log.format)
-        if access_log is not None:
-            access_log.reopen()
-
     lifecycle = Lifecycle()
     events = EventLog()
+    marks = Marks()
     catalog = Catalog(PRIORITY, version=store.version)
-    slot = Slot(forward)
-    publisher = Publisher(catalog, [slot], store)
-    intake = Intake(catalog, publisher, events)
+    ledger = Ledger(lambda: catalog.table)
+
+    def standing() -> tuple[Command, ...]:
+        return SetConfig(settings.config), SetTable(catalog.table), *marks.commands()
+
+    launch = stack.enter_context(launching(config, lambda: settings.config, sockets, certificates))
+    fleet = Fleet(make_slots(config, launch, standing, ledger, events), ledger)
+    publisher = Publisher(catalog, fleet, store)
+    intake = Intake(catalog, publisher, events, marks=marks)
     intake.replace(PROVIDER, routes)
     sources = Sources(intake, config.routes, config.providers.file)
     settings = Settings(
@@ -178,26 +150,38 @@ def _assemble(
         reread=reread,
         certificates=certificates,
         sources=sources,
-        slots=[slot],
+        fleet=fleet,
         events=events,
-        applied=applied,
+        applied=lambda new: setup_logs(new.log.level, new.log.format),
     )
     worker = RunningWorker(
         settings=settings,
         catalog=catalog,
         intake=intake,
         writes=Writes(catalog, store, intake, publisher),
-        slots=[slot],
+        fleet=fleet,
+        marks=marks,
         events=events,
         lifecycle=lifecycle,
     )
+
+    async def manage(*, shutdown_trigger: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[Any]) -> None:
+        from trioproxy.management.app import create_app  # noqa: PLC0415 - see _import_management
+        from trioproxy.management.server import serve_management  # noqa: PLC0415
+
+        app = create_app(worker, token=token)
+        await serve_management(app, sockets.management, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
     return Supervisor(
         lifecycle=lifecycle,
         settings=settings,
         sources=sources,
-        slot=slot,
+        fleet=fleet,
+        # A forwarder in this process closes its listeners itself, and they are the same ones.
+        release=sockets.close_listeners if count_processes(config.worker.processes) else lambda: None,
         publisher=publisher,
-        management=partial(serve_management, create_app(worker, token=token), sockets.management),
+        management=manage,
+        warm_up=_import_management,
         events=events,
         notifier=notifier,
         signals=partial(watch_signals, lifecycle),

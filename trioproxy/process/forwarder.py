@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from trioproxy.control.channel import ForwarderEnd, serve_commands
-from trioproxy.control.messages import Answer, Command, StartDrain
+from trioproxy.control.messages import Answer, Command, StartAccepting, StartDrain
+from trioproxy.errors import ControlError
+
+_LOG = logging.getLogger("trioproxy.process.forwarder")
 
 
 class Draining(Protocol):
@@ -32,8 +36,8 @@ class DataPlane(Protocol):
         """Background work, until cancelled."""
         ...
 
-    def execute(self, command: Command) -> Answer:
-        """Execute one command of the supervisor."""
+    async def execute(self, command: Command) -> Answer:
+        """Execute one command of the supervisor; it has taken effect when this returns."""
         ...
 
 
@@ -50,34 +54,42 @@ async def run_forwarder(
     listeners: Sequence[Accepting],
     end: ForwarderEnd,
     *,
-    grace: float,
+    grace: Callable[[], float],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until a drain has ended: every connection is done, or its grace is over and the rest was cut.
 
-    Started once the listeners accept. `grace` (seconds) counts when the supervisor goes away without a word;
-    else StartDrain brings its own.
+    Started once it takes commands; it accepts connections from StartAccepting on. `grace` (seconds) counts when the
+    supervisor goes away without a word; else StartDrain brings its own.
     """
+    go = trio.Event()
+    limit = trio.CancelScope()
 
-    def execute(command: Command) -> Answer:
-        nonlocal grace
+    async def execute(command: Command) -> Answer:
+        answer = await plane.execute(command)
         if isinstance(command, StartDrain):
-            grace = command.grace
-        return plane.execute(command)
+            limit.deadline = min(limit.deadline, trio.current_time() + command.grace)
+        if isinstance(command, StartAccepting | StartDrain):
+            go.set()
+        return answer
 
     async def obey(*, task_status: trio.TaskStatus[None]) -> None:
-        await serve_commands(execute, end, task_status=task_status)
-        execute(StartDrain(grace))  # nobody is left to tell us routes, or to stop us
+        try:
+            await serve_commands(execute, end, task_status=task_status)
+        except ControlError as error:
+            _LOG.error("the supervisor cannot be understood any more", extra={"error": str(error)})
+        await execute(StartDrain(grace()))  # nobody is left to tell us routes, or to stop us
 
     async with trio.open_nursery() as nursery:
         await nursery.start(plane.run)
         await nursery.start(obey)
-        # Of the two, the accepting one ends first.
-        async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
-            for listener in listeners:
-                await accepting.start(listener.serve, connections)
-            task_status.started()
-            await plane.drain.started.wait()
-            connections.cancel_scope.deadline = trio.current_time() + grace
-            accepting.cancel_scope.cancel()
+        task_status.started()
+        await go.wait()
+        with limit:
+            # Of the two, the accepting one ends first.
+            async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+                for listener in listeners:
+                    await accepting.start(listener.serve, connections)
+                await plane.drain.started.wait()
+                accepting.cancel_scope.cancel()
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from trioproxy.control.worker import ProviderInfo
 from trioproxy.process.events import EventLog
+from trioproxy.process.marks import Marks
 from trioproxy.process.publisher import Publisher
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route, RouteKey
@@ -29,11 +30,18 @@ class Intake:
     """The sink of all providers. `clock` tells seconds since the epoch."""
 
     def __init__(
-        self, catalog: Catalog, publisher: Publisher, events: EventLog, *, clock: Callable[[], float] = time.time
+        self,
+        catalog: Catalog,
+        publisher: Publisher,
+        events: EventLog,
+        *,
+        marks: Marks,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._publisher = publisher
         self._events = events
+        self._marks = marks
         self._clock = clock
         self._health: dict[str, _Health] = {}
         self._appeared: dict[RouteKey, float] = {}
@@ -86,6 +94,7 @@ class Intake:
     def _announce(self, provider: str, upserted: list[RouteKey], removed: list[RouteKey]) -> None:
         version = self._catalog.version
         self._publisher.wake()
+        self._marks.routes_changed([*upserted, *removed], self._catalog.table)
         now = self._clock()
         for key in upserted:
             self._appeared.setdefault(key, now)

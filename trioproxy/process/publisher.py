@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Protocol
 
 import trio
 
 from trioproxy.errors import ProviderError
-from trioproxy.process.slot import Slot
+from trioproxy.process.fleet import Fleet
 from trioproxy.routing.catalog import Catalog
 
 APPLY_SECONDS = 5.0
@@ -30,9 +29,9 @@ class VersionKeeper(Protocol):
 class Publisher:
     """Sends the catalog's table to every live forwarder: in the background, or while a write waits for it."""
 
-    def __init__(self, catalog: Catalog, slots: Sequence[Slot], keeper: VersionKeeper) -> None:
+    def __init__(self, catalog: Catalog, fleet: Fleet, keeper: VersionKeeper) -> None:
         self._catalog = catalog
-        self._slots = slots
+        self._fleet = fleet
         self._keeper = keeper
         self._dirty = trio.Event()
 
@@ -46,7 +45,7 @@ class Publisher:
         while True:
             await self._dirty.wait()
             self._dirty = trio.Event()
-            await self._send()
+            await self._fleet.set_table(self._catalog.table)
             try:
                 await self._keeper.save_version(self._catalog.version)
             except ProviderError as error:
@@ -55,18 +54,5 @@ class Publisher:
     async def publish(self) -> bool:
         """Send the table now; whether every live forwarder serves it within `APPLY_SECONDS`."""
         with trio.move_on_after(APPLY_SECONDS):
-            return await self._send()
+            return await self._fleet.set_table(self._catalog.table)
         return False
-
-    async def _send(self) -> bool:
-        table = self._catalog.table
-        live = [slot for slot in self._slots if slot.live]
-        applied: list[bool] = []
-
-        async def send(slot: Slot) -> None:
-            applied.append(await slot.set_table(table))
-
-        async with trio.open_nursery() as nursery:
-            for slot in live:
-                nursery.start_soon(send, slot)
-        return bool(live) and all(applied)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
 from trioproxy.config.loader import Loaded
 from trioproxy.config.schema import Config, TlsConfig
-from trioproxy.control.messages import SetConfig
-from trioproxy.errors import ConfigError, ControlError, ProviderError
+from trioproxy.control.messages import PrepareConfig, Refused, SetConfig
+from trioproxy.errors import ConfigError, ProviderError
 from trioproxy.net.certificates import CertificateInfo
 from trioproxy.process.events import EventLog
+from trioproxy.process.fleet import Fleet
 from trioproxy.process.reload import live_part, needs_restart
-from trioproxy.process.slot import Slot
 from trioproxy.process.sources import Sources
 from trioproxy.providers.routes_file import read_routes
-
-APPLY_SECONDS = 5.0
-"""How long a reload waits for a forwarder to take the new configuration."""
 
 _LOG = logging.getLogger("trioproxy.process.settings")
 
@@ -55,7 +52,7 @@ class Settings:
         reread: Callable[[], Loaded],
         certificates: Certificates | None,
         sources: Sources,
-        slots: Sequence[Slot],
+        fleet: Fleet,
         events: EventLog,
         applied: Callable[[Config], None],
     ) -> None:
@@ -63,7 +60,7 @@ class Settings:
         self._reread = reread
         self._certificates = certificates
         self._sources = sources
-        self._slots = slots
+        self._fleet = fleet
         self._events = events
         self._applied = applied
         self._lock = trio.Lock()
@@ -90,6 +87,7 @@ class Settings:
             config = live_part(self._config, loaded.config)
             pinned = needs_restart(self._config, loaded.config)
             await trio.to_thread.run_sync(self._check_files, config)
+            await self._prepare_forwarders(config)
             try:
                 await self._sources.update(config.routes, config.providers.file)
             except ProviderError as error:
@@ -100,7 +98,9 @@ class Settings:
                 self._events.add("certificate", names=[info.names for info in self._certificates.certificates()])
             self._config = config
             self._applied(config)
-            await self._send(config)
+            for answer in await self._fleet.ask(SetConfig(config)):
+                if isinstance(answer, Refused):
+                    _LOG.error("a forwarder refused what it had prepared", extra={"problems": list(answer.problems)})
         _LOG.info("reloaded", extra={"file": str(loaded.path), "needs_restart": list(pinned)})
         for warning in loaded.warnings:
             _LOG.warning(warning)
@@ -118,12 +118,9 @@ class Settings:
             except ProviderError as error:
                 raise ConfigError(str(error).splitlines()) from None
 
-    async def _send(self, config: Config) -> None:
-        for slot in self._slots:
-            with trio.move_on_after(APPLY_SECONDS) as limit:
-                try:
-                    await slot.ask(SetConfig(config))
-                except ControlError as error:
-                    _LOG.warning("the forwarder did not take the new configuration", extra={"error": str(error)})
-            if limit.cancelled_caught:
-                _LOG.warning("the forwarder has not taken the new configuration yet")
+    async def _prepare_forwarders(self, config: Config) -> None:
+        # Each of them reads the certificates itself. One that does not answer in time is about to be replaced, and
+        # its successor starts with the configuration that is in force then.
+        refused = [answer for answer in await self._fleet.ask(PrepareConfig(config)) if isinstance(answer, Refused)]
+        if refused:
+            raise ConfigError(list(refused[0].problems))

@@ -20,7 +20,12 @@ class Sockets:
 
     def close(self) -> None:
         """Close those that nobody took over, and see that the others are closed."""
-        for sock in (self.management, *(sock for _, sock in self.listeners)):
+        self.management.close()
+        self.close_listeners()
+
+    def close_listeners(self) -> None:
+        """Close the listeners: their addresses are free once no forwarder has them any more."""
+        for _, sock in self.listeners:
             sock.close()
 
     def urls(self) -> list[str]:

@@ -10,19 +10,18 @@ from typing import Any, Protocol
 
 import trio
 
-from trioproxy.control.messages import StartDrain
-from trioproxy.errors import ConfigError, ControlError
+from trioproxy.errors import ConfigError, StartError
 from trioproxy.process.events import EventLog
+from trioproxy.process.fleet import Fleet
 from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.services import Service, keep_running, run_essential, start_loudly
 from trioproxy.process.settings import Settings
-from trioproxy.process.slot import Slot
 from trioproxy.process.sources import Sources
 
 DRAIN_MARGIN = 5.0
-"""Seconds beyond `worker.drain_timeout` that the forwarder has for closing what was cut."""
+"""Seconds beyond `worker.drain_timeout` that forwarders have for closing what was cut."""
 MANAGEMENT_SECONDS = 5.0
 """How long calls of the management API may go on after the drain."""
 
@@ -41,22 +40,32 @@ class Management(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """The parts of a worker that run, and those that say when to stop. `ready` is called once everything works."""
+    """The parts of a worker that run, and those that say when to stop.
+
+    `release` closes what listening sockets forwarders do not close. `warm_up` is run in a thread while forwarders
+    start, for what can be done in that time. `ready` is called once everything works.
+    """
 
     lifecycle: Lifecycle
     settings: Settings
     sources: Sources
-    slot: Slot
+    fleet: Fleet
+    release: Callable[[], None]
     publisher: Publisher
     management: Management
     events: EventLog
     notifier: Notifier
     signals: Service
     ready: Callable[[], None]
+    warm_up: Callable[[], None] = lambda: None
     companions: Sequence[tuple[str, Service]] = ()  # what else runs along, by name, and is there before the routes
 
     async def run(self) -> bool:
-        """Run until told to stop and drained; whether all of it ended as it was meant to."""
+        """Run until told to stop and drained; whether all of it ended as it was meant to.
+
+        Raises:
+            StartError: no forwarder could be started.
+        """
         finished = trio.Event()
         managed = trio.Event()
 
@@ -75,10 +84,12 @@ class Supervisor:
                 with trio.move_on_after(MANAGEMENT_SECONDS):
                     await managed.wait()
             root.cancel_scope.cancel()
+        if self.fleet.failure is not None:
+            raise StartError(f"no forwarder could be started; one of them {self.fleet.failure}")
         return self.lifecycle.clean
 
     async def _start_all(self, root: trio.Nursery, management: Service) -> bool:
-        """Start everything, in order; False when told to stop before that was done."""
+        """Start everything, in order; False when told to stop before that was done, or when nothing can forward."""
         done = False
         async with trio.open_nursery() as starting:
             starting.start_soon(self._cancel_when_draining, starting.cancel_scope)
@@ -86,12 +97,14 @@ class Supervisor:
             for name, service in self.companions:
                 await self._start(root, name, service)
             await self._start(root, "providers", self.sources.run)
-            await self._start(root, "forwarder", self._run_slot)
-            await self._start(root, "publisher", self.publisher.run)
-            await self.publisher.publish()
-            await self._start(root, "management", management)
-            await self._start(root, "reload", partial(keep_running, "reload", self._reload_on_request))
-            done = True
+            starting.start_soon(trio.to_thread.run_sync, self.warm_up)
+            await self._start(root, "forwarders", self._run_fleet)
+            if self.fleet.failure is None:
+                await self._start(root, "publisher", self.publisher.run)
+                await self.publisher.publish()
+                await self._start(root, "management", management)
+                await self._start(root, "reload", partial(keep_running, "reload", self._reload_on_request))
+                done = True
             starting.cancel_scope.cancel()
         if done:
             self.notifier.ready(self._status())
@@ -106,10 +119,9 @@ class Supervisor:
         crashed = self.lifecycle.service_crashed
         await start_loudly(root, name, partial(run_essential, name, service, crashed))
 
-    async def _run_slot(self, *, task_status: trio.TaskStatus[None]) -> None:
-        await self.slot.run(task_status=task_status)
-        if self.slot.crashed:
-            self.events.add("forwarder", index=0, state="dead")
+    async def _run_fleet(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await self.fleet.run(task_status=task_status)
+        if self.fleet.crashed:
             self.lifecycle.service_crashed()
 
     async def _reload_on_request(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -135,20 +147,17 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cut_when_asked)
             with trio.move_on_after(grace + DRAIN_MARGIN) as limit:
-                try:
-                    await self.slot.ask(StartDrain(grace))
-                    self.slot.drains()
-                except ControlError as error:
-                    _LOG.warning("the forwarder cannot be told to drain", extra={"error": str(error)})
-                await self.slot.ended.wait()
+                await self.fleet.drain(grace)
+                self.release()
+                await self.fleet.wait_ended()
             nursery.cancel_scope.cancel()
         if limit.cancelled_caught:
-            _LOG.error("the forwarder did not end in time", extra={"grace": grace})
-            self.slot.cut()
+            _LOG.error("forwarders did not end in time", extra={"grace": grace})
             with trio.move_on_after(DRAIN_MARGIN):
-                await self.slot.ended.wait()
+                await self.fleet.cut()
+                await self.fleet.wait_ended()
         _LOG.info("drained")
 
     async def _cut_when_asked(self) -> None:
         await self.lifecycle.cut.wait()
-        self.slot.cut()
+        await self.fleet.cut()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
-import trio
-
 from trioproxy.config.schema import Config
-from trioproxy.control.messages import AdminState, CloseConnection, Command, Done, GetReport, Report, SetBackend
+from trioproxy.control.messages import AdminState, CloseConnection, Command, Done, Report, SetBackend
 from trioproxy.control.worker import (
     CertificateInfo,
     Change,
@@ -19,24 +17,20 @@ from trioproxy.control.worker import (
     ProviderInfo,
     Readiness,
 )
-from trioproxy.errors import ControlError
-from trioproxy.observe.metrics import Metrics
 from trioproxy.process.events import EventLog
 from trioproxy.process.explain import explain_url
+from trioproxy.process.fleet import Fleet
 from trioproxy.process.intake import Intake
 from trioproxy.process.lifecycle import Lifecycle
+from trioproxy.process.marks import Marks
 from trioproxy.process.settings import Settings
-from trioproxy.process.slot import Slot
 from trioproxy.process.writes import Writes
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route, RouteKey
 
-ANSWER_SECONDS = 5.0
-"""How long a forwarder may take to answer a question."""
-
 
 class RunningWorker:
-    """Answers from what the supervisor holds, and asks the forwarder for the rest. `clock` tells epoch seconds."""
+    """Answers from what the supervisor holds, and asks the forwarders for the rest. `clock` tells epoch seconds."""
 
     def __init__(
         self,
@@ -45,7 +39,8 @@ class RunningWorker:
         catalog: Catalog,
         intake: Intake,
         writes: Writes,
-        slots: Sequence[Slot],
+        fleet: Fleet,
+        marks: Marks,
         events: EventLog,
         lifecycle: Lifecycle,
         clock: Callable[[], float] = time.time,
@@ -54,7 +49,8 @@ class RunningWorker:
         self._catalog = catalog
         self._intake = intake
         self._writes = writes
-        self._slots = slots
+        self._fleet = fleet
+        self._marks = marks
         self._events = events
         self._lifecycle = lifecycle
         self._started_at = clock()
@@ -81,7 +77,7 @@ class RunningWorker:
             reasons.append("draining")
         if not self._catalog.table.synced:
             reasons.append("no provider has delivered its routes yet")
-        if not any(slot.serves for slot in self._slots):
+        if not self._fleet.serves:
             reasons.append("no forwarder serves the routes")
         return Readiness(not reasons, tuple(reasons))
 
@@ -102,28 +98,28 @@ class RunningWorker:
         return await self._writes.replace(routes, if_version=if_version)
 
     async def report(self, *, connections: bool = False) -> Report:
-        """Figures of the forwarder; empty ones when it is gone or does not answer within `ANSWER_SECONDS`."""
-        for slot in self._slots:
-            answer = await self._ask(slot, GetReport(connections=connections))
-            if isinstance(answer, Report):
-                return answer
-        return Report(0, self._lifecycle.draining.is_set(), Metrics(), ())
+        """Figures of all forwarders, folded; of one that does not answer, what it has told last."""
+        return await self._fleet.report(connections=connections)
 
     async def close_connection(self, connection_id: str) -> bool:
         """Close a client connection; False when there is none of that id."""
         return await self._found(CloseConnection(connection_id))
 
     async def set_backend(self, route: RouteKey, backend_id: str, state: AdminState) -> bool:
-        """Drain, disable or enable a backend; False when it does not exist."""
+        """Drain, disable or enable a backend in every forwarder; False when it does not exist."""
+        # Noted first, so that a forwarder that comes up meanwhile cannot miss it.
+        self._marks.set(route, backend_id, state)
         found = await self._found(SetBackend(route, backend_id, state))
-        if found:
+        if not found:
+            self._marks.set(route, backend_id, "enabled")
+        else:
             session_id, service = route
             self._events.add("health", session_id=session_id, service=service, backend_id=backend_id, state=state)
         return found
 
     def forwarders(self) -> list[ForwarderInfo]:
         """The forwarders, by index."""
-        return [slot.info() for slot in self._slots]
+        return self._fleet.infos()
 
     def certificates(self) -> list[CertificateInfo]:
         """The certificates in use."""
@@ -155,13 +151,4 @@ class RunningWorker:
         return await self._settings.reload()
 
     async def _found(self, command: Command) -> bool:
-        answers = [await self._ask(slot, command) for slot in self._slots]
-        return any(isinstance(answer, Done) and answer.found for answer in answers)
-
-    async def _ask(self, slot: Slot, command: Command) -> object:
-        with trio.move_on_after(ANSWER_SECONDS):
-            try:
-                return await slot.ask(command)
-            except ControlError:
-                return None
-        return None
+        return any(isinstance(answer, Done) and answer.found for answer in await self._fleet.ask(command))

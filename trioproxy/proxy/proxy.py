@@ -13,9 +13,9 @@ from trioproxy.control.messages import (
     Answer,
     Applied,
     CloseConnection,
-    Command,
     Done,
     GetReport,
+    PlaneCommand,
     Report,
     SetBackend,
     SetConfig,
@@ -103,7 +103,7 @@ class Proxy:
         """Serve one client connection until it ends. The caller closes the stream."""
         await Connection(self._plane, stream, peer).serve()
 
-    def execute(self, command: Command) -> Answer:
+    def execute(self, command: PlaneCommand) -> Answer:
         """Carry out a command of the supervisor; takes effect before it returns."""
         match command:
             case SetTable(table):
@@ -120,8 +120,8 @@ class Proxy:
                 self._grace = grace
                 self.drain.start()
                 return Done()
-            case GetReport(connections):
-                return self._report(connections=connections)
+            case GetReport():
+                return self._report(command)
             case _:
                 assert_never(command)
 
@@ -132,7 +132,7 @@ class Proxy:
             self._plane.balancer.forget(table)
         return Applied(self.router.table.version)
 
-    def _report(self, *, connections: bool) -> Report:
+    def _report(self, wanted: GetReport) -> Report:
         self.live.note_activity()
         metrics = copy.deepcopy(self.metrics)
         metrics.pool = self._plane.pool.statistics()
@@ -140,7 +140,7 @@ class Proxy:
             table_version=self.router.table.version,
             draining=self.drain.active,
             metrics=metrics,
-            backends=self._plane.balancer.describe(),
+            backends=self._plane.balancer.describe() if wanted.backends else (),
             activity={
                 stats.route.key: Activity(
                     last_activity=stats.last_activity,
@@ -149,6 +149,7 @@ class Proxy:
                     connections=stats.in_flight,
                 )
                 for stats in self._plane.balancer.routes()
+                if stats.last_activity >= wanted.active_since
             },
-            connections=tuple(one.describe() for one in self.live) if connections else (),
+            connections=tuple(one.describe() for one in self.live) if wanted.connections else (),
         )

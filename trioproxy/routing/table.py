@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trioproxy.routing.history import History
 from trioproxy.routing.route import Route, RouteKey
 
 Claims = dict[bytes, tuple[Route, ...]]
@@ -40,11 +41,12 @@ class Table:
     _depths: Counter[int]
     """Number of segments -> how many routes have a prefix of that many."""
     _deepest: int
+    _history: History
 
     @classmethod
     def build(cls, routes: Iterable[Route], *, version: int, synced: bool = True) -> Table:
         """Make a table of these routes. Of two with the same key the later one counts."""
-        empty = cls(version, synced, {}, 0, {}, {}, {}, Counter(), 0)
+        empty = cls(version, synced, {}, 0, {}, {}, {}, Counter(), 0, History(version))
         return empty.changed(upsert=routes, remove=(), version=version, synced=synced)
 
     def changed(
@@ -55,7 +57,8 @@ class Table:
         Costs the changes themselves, and a copy of each index that they touch.
         """
         added = {route.key: route for route in upsert}
-        gone = [old for key in {*remove, *added} if (old := self.routes.get(key)) is not None]
+        touched = {*remove, *added}
+        gone = [old for key in touched if (old := self.routes.get(key)) is not None]
         routes = dict(self.routes)
         paths = self._paths.copy()
         for route in gone:
@@ -80,7 +83,15 @@ class Table:
             _prefixes=_reclaim(self._prefixes, lambda route: route.prefix, gone, added.values()),
             _depths=depths,
             _deepest=max(depths, default=0),
+            _history=self._history.and_then(version, touched),
         )
+
+    def changes_since(self, version: int) -> frozenset[RouteKey] | None:
+        """The keys that may differ between this table and the one of an earlier version; None = too long ago to say.
+
+        The versions are those of the tables this one was made from by `changed`.
+        """
+        return self._history.since(version)
 
     def get(self, key: RouteKey) -> Route | None:
         """Return the route of this (session_id, service)."""

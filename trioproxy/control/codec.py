@@ -1,0 +1,77 @@
+"""Records as bytes, between the processes of one worker.
+
+Both ends are processes of one program: the supervisor starts each forwarder from its own files, talks to it over a
+socket pair that nobody else holds, and both compare versions first. So pickle serves, which knows our frozen
+records as they are. It is no protection against a forwarder that means harm, which runs as the same user anyway;
+what may be named in a record is limited all the same, so that garbage ends as a ControlError and as nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, TypeVar
+
+from trioproxy.errors import ControlError
+from trioproxy.routing.route import Model
+
+PROTOCOL = 5
+
+_ROOMS = ("trioproxy.config.", "trioproxy.control.", "trioproxy.observe.", "trioproxy.routing.")
+_OTHERS = frozenset(
+    {
+        ("collections", "Counter"),
+        ("ipaddress", "IPv4Network"),
+        ("ipaddress", "IPv6Network"),
+        ("ipaddress", "IPv4Address"),
+        ("ipaddress", "IPv6Address"),
+        ("pathlib", "PosixPath"),
+    }
+)
+_set = object.__setattr__
+
+T = TypeVar("T")
+
+
+def encode(record: object) -> bytes:
+    """Write a record of `control.messages`, or one that is made of such."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, PROTOCOL).dump(record)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Read a record back. Raises ControlError when it is garbage, or of another kind."""
+    try:
+        record: object = _Unpickler(io.BytesIO(data)).load()
+    except Exception as error:  # noqa: BLE001 - whatever garbage may come to
+        raise ControlError(f"what came over the control channel is no record: {error!r}") from None
+    if not isinstance(record, kind):
+        raise ControlError(f"what came over the control channel is a {type(record).__name__}")
+    return record
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        # pydantic's own way back runs Python code several times per model: thrice as slow, for 100 000 routes.
+        if isinstance(obj, Model):
+            return _revive, (type(obj), obj.__dict__, obj.__pydantic_fields_set__)
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        # A dotted name would lead from a module of ours to those that it imports.
+        if "." in global_name or not (module_name.startswith(_ROOMS) or (module_name, global_name) in _OTHERS):
+            raise ControlError(f"{module_name}.{global_name} has no place in a record")
+        return super().find_class(module_name, global_name)
+
+
+def _revive(model: type[Model], values: dict[str, Any], given: set[str]) -> Model:
+    """A model as it was: validated when it was made, and not again."""
+    revived = model.__new__(model)
+    _set(revived, "__dict__", values)
+    _set(revived, "__pydantic_fields_set__", given)
+    _set(revived, "__pydantic_extra__", None)
+    _set(revived, "__pydantic_private__", None)
+    return revived
