@@ -14,8 +14,9 @@ from trioproxy.errors import UpstreamProtocol
 from trioproxy.http1.forward import request_head, response_fields, response_head
 from trioproxy.http1.forwarded import Origin, find_origin, parse_address
 from trioproxy.http1.framing import Coding
-from trioproxy.http1.parse import parse_request, parse_response, valid_host
+from trioproxy.http1.parse import parse_request, parse_response
 from trioproxy.http1.rewrite import Mapping
+from trioproxy.http1.target import valid_host
 
 often = settings(max_examples=200, deadline=None)
 

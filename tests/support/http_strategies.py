@@ -96,6 +96,56 @@ response_heads = st.builds(
 )
 """Response heads with the right line ends, some of them folded; about half may be passed on."""
 
+_plain_values = of(TEXT, min_size=1, max_size=12).map(bytes.strip).filter(bool)
+_plain_lines = st.builds(
+    lambda name, value: name + b": " + value,
+    st.sampled_from([b"Accept", b"cookie", b"Authorization", b"X-Forwarded-User", b"Sec-Fetch-Mode", b"Hostile"])
+    | of(TOKEN, min_size=1, max_size=4).map(lambda name: b"X" + name),
+    _plain_values,
+)
+
+
+def _mixed(*special: list[bytes]) -> st.SearchStrategy[list[bytes]]:
+    """Plain lines and of each group of others at most one, in any order."""
+    chosen = st.tuples(*(st.sampled_from([b"", b"", *group]) for group in special))
+    return st.builds(
+        lambda plain, some: [*plain, *filter(None, some)], st.lists(_plain_lines, max_size=6), chosen
+    ).flatmap(st.permutations)
+
+
+canonical_requests = st.builds(
+    lambda method, target, host, fields: _lines(b"%b %b HTTP/1.1" % (method, target), [host, *fields]),
+    st.sampled_from([b"GET", b"HEAD", b"POST", b"PURGE"]),
+    of(TARGET.replace(b"#", b"")).map(lambda tail: b"/" + tail),
+    st.sampled_from([b"Host: hub", b"host: hub:80", b"HOST: [::1]:80"]),
+    _mixed(
+        [b"Connection: keep-alive", b"connection: Close"],
+        [b"Content-Length: 3", b"content-length: 0"],
+        [b"X-Forwarded-For: 192.0.2.7, x", b"x-forwarded-for: 10.0.0.1"],
+        [b"X-Forwarded-Proto: https"],
+        [b"Forwarded: for=192.0.2.7"],
+        [b"X-Request-Id: abc"],
+    ),
+)
+"""Request heads of the shape that nearly all have."""
+
+canonical_responses = st.builds(
+    lambda status, reason, fields: _lines(b"HTTP/1.1 " + status + reason, fields),
+    st.sampled_from([b"200", b"206", b"304", b"404", b"599"]),
+    st.sampled_from([b"", b" ", b" OK", b" Not \xfc"]),
+    _mixed(
+        [b"Connection: Keep-Alive", b"connection: close"],
+        [b"Content-Length: 3", b"content-length: 0", b"Transfer-Encoding: chunked"],
+        [b"Keep-Alive: timeout=5"],
+        [b"X-Request-Id: abc"],
+        [b"Location: /login", b"location: http://kernel:8888/x"],
+        [b"Set-Cookie: a=b; Path=/"],
+        [b"set-cookie: c=d; path=/x"],
+        [b"Refresh: 3; url=/y"],
+    ),
+)
+"""Response heads of the shape that nearly all have."""
+
 _junk = st.sampled_from([
     b"", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\x0b", b"\x1c", b"\x7f", b"\x80", b"\xff",
     b",", b"#", b";", b"0",

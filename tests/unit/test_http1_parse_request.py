@@ -7,7 +7,8 @@ from refusals import HEADS, Refusal
 from trioproxy.errors import BadRequest, HeadTooLarge
 from trioproxy.http1.fields import make_field
 from trioproxy.http1.framing import CHUNKED, NO_BODY, Coding, Framing
-from trioproxy.http1.parse import bad_escape, parse_request, valid_host
+from trioproxy.http1.parse import parse_request
+from trioproxy.http1.target import bad_escape, valid_host
 
 
 @pytest.mark.parametrize("refusal", [one for one in HEADS if b"\r\n\r\n" in one.raw], ids=lambda one: one.name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_FIELD = re.compile(rb"\r\n([^:\r]+):[ \t]*([^\r]*)")
 
 Field = tuple[bytes, bytes, bytes]
 Fields = list[Field]
@@ -11,6 +14,11 @@ Fields = list[Field]
 def make_field(name: bytes, value: bytes) -> Field:
     """A field of our own making."""
     return (name.lower(), name, value)
+
+
+def split_block(block: bytes) -> Fields:
+    """Take apart the field lines of a head, each with its CRLF before it. They must be of sound shape."""
+    return [(name.lower(), name, value.rstrip(b" \t")) for name, value in _FIELD.findall(block)]
 
 
 def values(fields: Fields, name: bytes) -> list[bytes]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from trioproxy.http1.fields import Fields, make_field, split_list, write
 from trioproxy.http1.forwarded import Origin
 from trioproxy.http1.framing import Coding
 from trioproxy.http1.head import RequestHead, ResponseHead
+from trioproxy.http1.rewrite import MAPPED, Mapping
 
 HOP_BY_HOP = frozenset(
     {
@@ -74,6 +77,9 @@ def request_head(
     nothing). `upgrade` holds the protocols to offer, in lower case; they are sent in the client's spelling.
     `extensions`: whether Sec-WebSocket-Extensions go on.
     """
+    if head.plain is not None and extensions:
+        forwarded = _forwarded_lines(origin, prefix)
+        return b"%b %b HTTP/1.1%b%bX-Request-Id: %b\r\n\r\n" % (head.method, target, head.plain, forwarded, request_id)
     drop = _ALWAYS_DROPPED
     if named := [name for name in _named(head) if not _is_protected(name)]:
         drop = drop.union(named)
@@ -97,14 +103,29 @@ def request_head(
         hop.append(b"Upgrade")
     if hop:
         fields.append(make_field(b"Connection", b", ".join(hop)))
-    fields.append(make_field(b"X-Forwarded-For", ", ".join(origin.chain).encode()))
-    fields.append(make_field(b"X-Forwarded-Proto", origin.scheme.encode()))
-    fields.append(make_field(b"X-Forwarded-Host", origin.host or host))
-    fields.append(make_field(b"X-Forwarded-Port", b"%d" % origin.port))
-    if origin.prefix or prefix:
-        fields.append(make_field(b"X-Forwarded-Prefix", origin.prefix + prefix))
+    fields += _forwarded_fields(origin, prefix, host)
     fields.append(make_field(b"X-Request-Id", request_id))
     return write(b"%b %b HTTP/1.1" % (head.method, target), fields)
+
+
+def _forwarded_fields(origin: Origin, prefix: bytes, host: bytes) -> Fields:
+    fields = [
+        make_field(b"X-Forwarded-For", ", ".join(origin.chain).encode()),
+        make_field(b"X-Forwarded-Proto", origin.scheme.encode()),
+        make_field(b"X-Forwarded-Host", origin.host or host),
+        make_field(b"X-Forwarded-Port", b"%d" % origin.port),
+    ]
+    if origin.prefix or prefix:
+        fields.append(make_field(b"X-Forwarded-Prefix", origin.prefix + prefix))
+    return fields
+
+
+@lru_cache(maxsize=4096)
+def _forwarded_lines(origin: Origin, prefix: bytes) -> bytes:
+    """For a canonical head, which has a Host: the lines between its own and our last one."""
+    return b"\r\n%b\r\n" % b"\r\n".join(
+        b"%b: %b" % (name, value) for _, name, value in _forwarded_fields(origin, prefix, b"")
+    )
 
 
 def _as_spelled(head: RequestHead | ResponseHead, protocols: bytes) -> bytes:
@@ -133,6 +154,25 @@ def _one_content_length(fields: Fields, lines: list[bytes]) -> Fields:
     lower, name, value = fields[place]
     kept.insert(place, (lower, name, value.partition(b",")[0].strip()))
     return kept
+
+
+def mapped_response_head(
+    head: ResponseHead, mapping: Mapping | None, *, chunked: bool, close: bool, request_id: bytes
+) -> bytes:
+    """The head for the client, as bytes, with what the backend says about its own root mapped."""
+    if head.plain is None or (mapping is not None and not MAPPED.isdisjoint(head.special)):
+        fields = response_fields(head)
+        if mapping is not None:
+            fields = mapping.fields(fields)
+        return response_head(head, fields, chunked=chunked, close=close, request_id=request_id)
+    return b"HTTP/1.1 %d %b%b%b%b%b\r\n\r\n" % (
+        head.status,
+        head.reason,
+        head.plain,
+        b"\r\nTransfer-Encoding: chunked" if chunked else b"",
+        b"" if REQUEST_ID in head.special else b"\r\nX-Request-Id: " + request_id,
+        b"\r\nConnection: close" if close else b"",
+    )
 
 
 def response_head(head: ResponseHead, fields: Fields, *, chunked: bool, close: bool, request_id: bytes) -> bytes:

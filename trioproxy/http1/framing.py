@@ -8,8 +8,8 @@ event per chunk; that what is accepted here is a subset of what h11 accepts is t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from trioproxy.errors import TrioproxyError
 from trioproxy.http1.fields import Field, Fields
@@ -36,8 +36,7 @@ class Coding(Enum):
     CLOSE = auto()  # responses only: ends with the connection
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """How a message's body is delimited; `length` in bytes, with LENGTH only."""
 
     coding: Coding

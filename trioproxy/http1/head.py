@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from trioproxy.errors import ProxyError
-from trioproxy.http1.fields import Fields
+from trioproxy.http1.fields import Fields, split_block
 from trioproxy.http1.framing import Framing
 
 # A bare LF, a bare CR (the last byte may still get its LF), a control byte: looked for while a head is incomplete,
@@ -86,12 +86,18 @@ class RequestHead:
     query: bytes  # with its "?", or empty
     authority: bytes  # Host as sent; empty on HTTP/1.0 without one
     http11: bool
-    fields: Fields
-    special: dict[bytes, list[bytes]]  # values of the fields in SPECIAL, by lower-case name
+    block: bytes  # the field lines as they came, each with its CRLF before it
+    special: dict[bytes, list[bytes]]  # values of the fields that the path asks for, by lower-case name
     framing: Framing
     keep_alive: bool
     expect_continue: bool
     upgrade: list[bytes]  # protocols asked for, lower case; empty = none
+    plain: bytes | None = None  # of `block`, what goes on as it is; None: to be chosen field by field
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, taken apart anew at each call."""
+        return split_block(self.block)
 
 
 @dataclass(slots=True)
@@ -101,11 +107,17 @@ class ResponseHead:
     status: int
     reason: bytes
     http11: bool
-    fields: Fields
+    block: bytes  # as in RequestHead; folded lines are unfolded
     special: dict[bytes, list[bytes]]
     framing: Framing
     keep_alive: bool
     upgrade: bytes | None  # of a 101: the protocol chosen, lower case
+    plain: bytes | None = None  # as in RequestHead
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, taken apart anew at each call."""
+        return split_block(self.block)
 
     @property
     def informational(self) -> bool:

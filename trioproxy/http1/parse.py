@@ -5,39 +5,32 @@ duplicates of Content-Length), because what we pass on is read again by another 
 parsers split differently is a smuggled request. So the shape is checked on the raw bytes first, and a head that
 h11 would repair is refused.
 
-A head of that shape without anything odd in it (HTTP/1.1, no coding, no expectation, no upgrade) is taken apart by
-the expressions that checked it; that h11 accepts it too, with the same fields, is tested as a property. Odd heads
-go through a fresh h11 connection each.
+Nearly all heads are canonical and go through that lane (`canonical.py`); what it declines goes through a fresh h11
+connection each. Nobody above sees which lane a head came from.
 """
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
 
 import h11
 
 from trioproxy.errors import BadRequest, HeadTooLarge, ProxyError, UpstreamProtocol
-from trioproxy.http1.fields import Fields, split_list
+from trioproxy.http1.canonical import canonical_request, canonical_response
+from trioproxy.http1.fields import Fields, split_block, split_list
 from trioproxy.http1.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Coding, Framing
 from trioproxy.http1.head import RequestHead, ResponseHead
+from trioproxy.http1.target import split_target
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)*)"
-# RFC 9112 §5.2 lets a proxy unfold folded lines of a response; the odd lane does, through h11.
-_FOLDED_FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n(?:[ \t][\t -~\x80-\xff]*\r\n)*)*)"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([0-9])\r\n" + _FIELDS + rb"\r\n")
-_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n" + _FOLDED_FIELDS + rb"\r\n")
-_FIELD = re.compile(rb"([^:\r]+):[ \t]*([^\r]*)\r\n")
+_FIELDS = rb"((?:\r\n" + _TOKEN + rb":[\t -~\x80-\xff]*)*)\r\n\r\n"
+# RFC 9112 §5.2 lets a proxy unfold folded lines of a response, which h11 does.
+_FOLDED_FIELDS = rb"((?:\r\n" + _TOKEN + rb":[\t -~\x80-\xff]*(?:\r\n[ \t][\t -~\x80-\xff]*)*)*)\r\n\r\n"
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([0-9])" + _FIELDS)
+_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?" + _FOLDED_FIELDS)
 _FOLD = re.compile(rb"\r\n[ \t]")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _DIGITS = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
-# RFC 3986 §3.2: reg-name or IPv4 (unreserved, sub-delims, escapes), or a bracketed IP literal, and a port.
-_HOST = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
-)
-_HEX_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 # What the path asks of a request head or response head again; found in one pass over the fields.
@@ -60,26 +53,36 @@ SPECIAL = frozenset(
         b"x-request-id",
     }
 )
-_ODD = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te"})
 _NONE: list[bytes] = []
 
 
 def parse_request(raw: bytes, *, header_count: int) -> RequestHead:
     """Parse a complete request head. Raises BadRequest, HeadTooLarge."""
+    return canonical_request(raw, header_count=header_count) or odd_request(raw, header_count=header_count)
+
+
+def parse_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseHead:
+    """Parse a complete response head to a request with this method. Raises UpstreamProtocol."""
+    head = canonical_response(raw, method=method, header_count=header_count)
+    return head or odd_response(raw, method=method, header_count=header_count)
+
+
+def odd_request(raw: bytes, *, header_count: int) -> RequestHead:
+    """As `parse_request`, for any request head: the lane for those that are not canonical."""
     found = _REQUEST.fullmatch(raw)
     if found is None:
         raise BadRequest(_why_malformed(raw))
     method, target, minor, block = found.groups()
-    fields, special = _split(block)
+    fields = split_block(block)
+    special = _index(fields)
     if len(fields) > header_count:
         raise HeadTooLarge(f"the head has more than {header_count} fields")
     http11 = minor != b"0"
     framing = _request_framing(fields, special, block, http11=http11)
-    if not http11 or not special.keys().isdisjoint(_ODD):
-        _ask_h11(raw, h11.Connection(h11.SERVER, max_incomplete_event_size=len(raw) + 1), BadRequest)
+    _ask_h11(raw, h11.Connection(h11.SERVER, max_incomplete_event_size=len(raw) + 1), BadRequest)
     if method in _REFUSED_METHODS:
         raise BadRequest(f"the method {method.decode()} is not served here", status=405, headers=(_ALLOW,))
-    path, query, authority = _split_target(method, target, special, http11=http11)
+    path, query, authority = split_target(method, target, special.get(b"host", _NONE), http11=http11)
     connection = split_list(special.get(b"connection", _NONE))
     expect = split_list(special.get(b"expect", _NONE))
     if expect and expect != [b"100-continue"]:
@@ -90,7 +93,7 @@ def parse_request(raw: bytes, *, header_count: int) -> RequestHead:
         query=query,
         authority=authority,
         http11=http11,
-        fields=fields,
+        block=block,
         special=special,
         framing=framing,
         # HTTP/1.0 clients get one response per connection: that is what all of them can read.
@@ -101,28 +104,28 @@ def parse_request(raw: bytes, *, header_count: int) -> RequestHead:
     )
 
 
-def parse_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseHead:
-    """Parse a complete response head to a request with this method. Raises UpstreamProtocol."""
+def odd_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseHead:
+    """As `parse_response`, for any response head: the lane for those that are not canonical."""
     found = _RESPONSE.fullmatch(raw)
     if found is None:
         raise UpstreamProtocol("the backend's response head is malformed")
     minor, digits, reason, block = found.groups()
     status = int(digits)
-    if status == 101 or _FOLD.search(block):
-        event = _ask_h11(raw, _h11_client(status), UpstreamProtocol)
-        assert isinstance(event, h11.Response | h11.InformationalResponse)
-        fields, special = _index([(name.lower(), name, value) for name, value in event.headers.raw_items()])
-    else:
-        fields, special = _split(block)
+    http11 = minor != b"0"
+    event = _ask_h11(raw, _h11_client(status), UpstreamProtocol)
+    assert isinstance(event, h11.Response | h11.InformationalResponse)
+    if _FOLD.search(block):
+        block = b"".join(b"\r\n%b: %b" % item for item in event.headers.raw_items())
+    fields = split_block(block)
+    special = _index(fields)
     if len(fields) > header_count:
         raise UpstreamProtocol(f"the backend's response head has more than {header_count} fields")
-    http11 = minor != b"0"
     connection = split_list(special.get(b"connection", _NONE))
     return ResponseHead(
         status=status,
         reason=reason or b"",
         http11=http11,
-        fields=fields,
+        block=block,
         special=special,
         framing=_response_framing(status, special, method=method, http11=http11),
         keep_alive=b"close" not in connection and (http11 or b"keep-alive" in connection),
@@ -130,35 +133,12 @@ def parse_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseH
     )
 
 
-def valid_host(value: bytes) -> bool:
-    """Whether a Host field value or authority is a host with an optional port (RFC 3986 §3.2)."""
-    found = _HOST.fullmatch(value)
-    return found is not None and (found[1] is None or _is_ipv6(found[1]))
-
-
-def bad_escape(path: bytes) -> bool:
-    """Whether a "%" is not followed by two hex digits."""
-    return _HEX_ESCAPE.search(path) is not None
-
-
-def _is_ipv6(literal: bytes) -> bool:
-    try:
-        IPv6Address(literal.decode("ascii"))
-    except ValueError:
-        return False
-    return True
-
-
-def _split(block: bytes) -> tuple[Fields, dict[bytes, list[bytes]]]:
-    return _index([(name.lower(), name, value.rstrip(b" \t")) for name, value in _FIELD.findall(block)])
-
-
-def _index(fields: Fields) -> tuple[Fields, dict[bytes, list[bytes]]]:
+def _index(fields: Fields) -> dict[bytes, list[bytes]]:
     special: dict[bytes, list[bytes]] = {}
     for lower, _, value in fields:
         if lower in SPECIAL:
             special.setdefault(lower, []).append(value)
-    return fields, special
+    return special
 
 
 def _ask_h11(raw: bytes, connection: h11.Connection, error: type[ProxyError]) -> object:
@@ -221,8 +201,7 @@ def _request_framing(fields: Fields, special: dict[bytes, list[bytes]], block: b
 def _has_padded_length(block: bytes, fields: Fields) -> bool:
     # Blanks behind a length are legal (RFC 9110 §5.5), unheard of, and read differently by different parsers.
     name = next(name for lower, name, _ in fields if lower == b"content-length")
-    start = (b"\n" + block).index(b"\n" + name + b":")
-    return block[block.index(b"\r\n", start) - 1] in b" \t"
+    return (block + b"\r").partition(b"\n" + name + b":")[2].partition(b"\r")[0][-1:] in (b" ", b"\t")
 
 
 def _response_framing(status: int, special: dict[bytes, list[bytes]], *, method: bytes, http11: bool) -> Framing:
@@ -243,44 +222,6 @@ def _response_framing(status: int, special: dict[bytes, list[bytes]], *, method:
         length = int(lengths.pop())
         return Framing(Coding.LENGTH, length) if length else NO_BODY
     return UNTIL_CLOSE
-
-
-def _split_target(
-    method: bytes, target: bytes, special: dict[bytes, list[bytes]], *, http11: bool
-) -> tuple[bytes, bytes, bytes]:
-    hosts = special.get(b"host", _NONE)
-    if len(hosts) > 1 or (http11 and not hosts):
-        raise BadRequest("a request has exactly one Host field")
-    authority = hosts[0] if hosts else b""
-    if hosts and not valid_host(authority):
-        raise BadRequest("the Host field is not a host name with an optional port")
-    if b"#" in target:
-        raise BadRequest("the target has a fragment")
-    if target == b"*":
-        if method != b"OPTIONS":
-            raise BadRequest('the target "*" is for OPTIONS only')
-        return b"*", b"", authority
-    if not target.startswith(b"/"):
-        authority, target = _split_absolute(method, target, authority)
-    path, mark, query = target.partition(b"?")
-    return path, mark + query, authority
-
-
-def _split_absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
-    found = _ABSOLUTE.fullmatch(target)
-    if found is None:
-        raise BadRequest("the target is neither a path nor an http URL")
-    authority, rest = found.groups()
-    # RFC 9112 §3.2.2 lets the authority win over a different Host; a proxy in front that thinks otherwise
-    # makes that a way around its rules, so a difference is refused.
-    if host and authority.lower() != host.lower():
-        raise BadRequest("the target's authority differs from Host")
-    if not valid_host(authority):
-        raise BadRequest("the target's authority is not a host name with an optional port")
-    authority = host or authority
-    if not rest and method == b"OPTIONS":
-        return authority, b"*"  # RFC 9112 §3.2.4
-    return authority, rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _asked_upgrade(special: dict[bytes, list[bytes]], connection: list[bytes]) -> list[bytes]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from trioproxy.http1.fields import Field, Fields
 
-_MAPPED = frozenset({b"location", b"content-location", b"refresh", b"set-cookie"})
+MAPPED = frozenset({b"location", b"content-location", b"refresh", b"set-cookie"})
 _URL = re.compile(rb"((?:[hH][tT][tT][pP][sS]?:)?//)([^/?#]*)(.*)", re.DOTALL)
 # The seconds, a separator, maybe "url=". Possessive, since a backend must not be able to make it look back for long.
 _REFRESH = re.compile(rb"[0-9.]*+(?:[ \t]*+[;,]|[ \t])[ \t]*+(?:[uU][rR][lL][ \t]*+=[ \t]*+)?+")
@@ -28,7 +28,7 @@ class Mapping:
 
     def fields(self, fields: Fields) -> Fields:
         """The response's fields, mapped."""
-        return [self._field(field) if field[0] in _MAPPED else field for field in fields]
+        return [self._field(field) if field[0] in MAPPED else field for field in fields]
 
     def _field(self, field: Field) -> Field:
         lower, name, value = field

@@ -25,7 +25,7 @@ from trioproxy.errors import (
     UpstreamClosed,
     UpstreamProtocol,
 )
-from trioproxy.http1.forward import informational_head, response_fields, response_head, trailers
+from trioproxy.http1.forward import informational_head, mapped_response_head, trailers
 from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
 from trioproxy.http1.head import STATUS_LINE, HeadBuffer, ResponseHead
 from trioproxy.http1.parse import parse_response
@@ -236,10 +236,9 @@ class Relay:
         chunked = request.head.http11 and head.framing.coding in (Coding.CHUNKED, Coding.CLOSE)
         # A final answer before the request's end: the rest of the body would be taken for the next request.
         close = not request.head.keep_alive or not request.body.done or self._draining()
-        fields = response_fields(head)
-        if self._mapping is not None:
-            fields = self._mapping.fields(fields)
-        begin = response_head(head, fields, chunked=chunked, close=close, request_id=request.record.id.encode("ascii"))
+        begin = mapped_response_head(
+            head, self._mapping, chunked=chunked, close=close, request_id=request.record.id.encode("ascii")
+        )
         request.record.status = head.status
         request.response_begun = True
         await self._send_down(begin, payload, head, body, chunked=chunked)

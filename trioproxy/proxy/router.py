@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trioproxy.errors import BadRequest, NoRoute, NotSynced
 from trioproxy.http1.head import RequestHead
-from trioproxy.http1.parse import bad_escape
+from trioproxy.http1.target import bad_escape
 from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
 
