@@ -13,6 +13,7 @@ from typing import cast
 import trio
 
 from trioproxy.errors import ConnectFailed
+from trioproxy.net.plain import PlainStream
 from trioproxy.net.stream import set_keepalive
 from trioproxy.net.tls import TlsStream, client_context, connect_tls, why_broken
 from trioproxy.routing.route import Backend, BackendTls
@@ -50,7 +51,7 @@ async def dial(backend: Backend) -> trio.abc.HalfCloseableStream:
         raise ConnectFailed(f"TLS with {_where(backend)} failed: {_reason(exc)}") from exc
 
 
-async def _connect(backend: Backend) -> trio.SocketStream:
+async def _connect(backend: Backend) -> PlainStream:
     if backend.host.startswith("unix:"):
         stream = await trio.open_unix_socket(backend.host.removeprefix("unix:"))
     else:
@@ -61,7 +62,7 @@ async def _connect(backend: Backend) -> trio.SocketStream:
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return stream
+    return PlainStream.adopt(stream)
 
 
 def check_connected(sock: trio.socket.SocketType) -> None:
@@ -76,7 +77,7 @@ def check_connected(sock: trio.socket.SocketType) -> None:
         raise ConnectionRefusedError("connection refused")
 
 
-async def _start_tls(stream: trio.SocketStream, backend: Backend) -> TlsStream:
+async def _start_tls(stream: PlainStream, backend: Backend) -> TlsStream:
     tls = backend.tls if isinstance(backend.tls, BackendTls) else BackendTls()
     name = tls.server_name or (None if backend.host.startswith("unix:") else backend.host)
     if name is None and tls.verify:

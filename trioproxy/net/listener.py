@@ -16,6 +16,7 @@ from trioproxy.net.entrance import Entrance
 from trioproxy.net.limiter import ConnectionLimiter
 from trioproxy.net.loads import Courtesy, Loads
 from trioproxy.net.peer import Peer
+from trioproxy.net.plain import PlainStream
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
 from trioproxy.observe.metrics import Metrics
@@ -109,7 +110,7 @@ class Listener:
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-            return stream
+            return PlainStream.adopt(stream) if isinstance(stream, trio.SocketStream) else stream
 
     async def _wait_for_room(self) -> None:
         if not self._limiter.has_room:

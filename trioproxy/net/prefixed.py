@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import trio
+
+from trioproxy.net.plain import RECEIVE, PlainStream
 
 
 class PrefixedStream(trio.abc.HalfCloseableStream):
@@ -15,6 +19,7 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, stream: trio.abc.Stream, prefix: bytes = b"") -> None:
         self.inner = stream
+        self._plain = stream if isinstance(stream, PlainStream) else None
         self._prefix = bytes(prefix)
 
     def unread(self, data: bytes | bytearray) -> None:
@@ -40,6 +45,12 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         data = self._prefix[:max_bytes]
         self._prefix = self._prefix[len(data) :]
         return data
+
+    def receive_later(self, max_bytes: int = RECEIVE) -> Awaitable[bytes]:
+        """As `receive_some`, for bytes that can hardly be there yet; pushed-back ones come first all the same."""
+        if self._plain is None or self._prefix:
+            return self.receive_some(max_bytes)
+        return self._plain.receive_later(max_bytes)
 
     async def read_ahead(self, max_bytes: int) -> int:
         """Read once from the inner stream and keep the bytes behind those already pending; how many came.

@@ -1,7 +1,5 @@
 """What a socket can do and a `trio.abc.Stream` cannot say: peek, keep-alive, abort.
 
-`trio.SocketStream` already sets TCP_NODELAY on every TCP socket it wraps.
-
 Each helper finds the socket under pushed-back bytes and TLS by itself, and does without one where there
 is none (memory streams in tests).
 """
@@ -16,6 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 
 import trio
 
+from trioproxy.net.plain import PlainStream
 from trioproxy.net.prefixed import PrefixedStream
 
 KEEPALIVE_IDLE = 60
@@ -32,6 +31,9 @@ cut peers that live but do not read (a paused download), which is `timeouts.stal
 """
 
 _READABLE = select.POLLIN | select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
+
+
+AnySocket = trio.socket.SocketType | socket.socket
 
 
 @runtime_checkable
@@ -56,9 +58,11 @@ def _layers(stream: trio.abc.AsyncResource) -> Iterator[trio.abc.AsyncResource]:
             return
 
 
-def socket_of(stream: trio.abc.AsyncResource) -> trio.socket.SocketType | None:
+def socket_of(stream: trio.abc.AsyncResource) -> AnySocket | None:
     """The socket under the stream, or None when it has none."""
     for layer in _layers(stream):
+        if isinstance(layer, PlainStream):
+            return layer.sock
         if isinstance(layer, trio.SocketStream):
             return layer.socket
     return None
@@ -83,6 +87,8 @@ def readable_probe(stream: trio.abc.Stream) -> Callable[[], bool]:
             tests.append(_prefix_test(layer))
         elif isinstance(layer, trio.SSLStream):
             tests.append(_tls_test(cast("trio.SSLStream[trio.abc.Stream]", layer)))
+        elif isinstance(layer, PlainStream):
+            tests.append(_socket_test(layer.sock))
         elif isinstance(layer, trio.SocketStream):
             tests.append(_socket_test(layer.socket))
         elif isinstance(layer, _Peekable):
@@ -98,7 +104,7 @@ def _tls_test(stream: trio.SSLStream[trio.abc.Stream]) -> Callable[[], bool]:
     return lambda: bool(stream.pending() > 0)
 
 
-def _socket_test(sock: trio.socket.SocketType) -> Callable[[], bool]:
+def _socket_test(sock: AnySocket) -> Callable[[], bool]:
     if sock.fileno() < 0:
         return lambda: True
     poll = select.poll()  # not select(): it knows no descriptor above 1023
@@ -107,7 +113,7 @@ def _socket_test(sock: trio.socket.SocketType) -> Callable[[], bool]:
     return lambda: sock.fileno() < 0 or bool(poll.poll(0))
 
 
-def _is_tcp(sock: trio.socket.SocketType) -> bool:
+def _is_tcp(sock: AnySocket) -> bool:
     return sock.family in (socket.AF_INET, socket.AF_INET6)
 
 

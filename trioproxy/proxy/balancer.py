@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from trioproxy.config.schema import TimeoutsConfig
 from trioproxy.control.messages import AdminState, BackendInfo, BackendState
 from trioproxy.errors import NoBackend, ProxyError, Retry, Side
 from trioproxy.policy.balancing import SmoothWeighted
+from trioproxy.proxy.waits import Waits
 from trioproxy.routing.route import Backend, Route, RouteKey
 from trioproxy.routing.table import Table
 
@@ -60,6 +62,14 @@ class RouteStats:
     bytes: int = 0
     in_flight: int = 0
     last_activity: float = 0.0  # seconds since the epoch
+    _waits: tuple[TimeoutsConfig, Route, Waits] | None = None
+
+    def waits(self, config: TimeoutsConfig) -> Waits:
+        """The waits of its requests under this configuration."""
+        known = self._waits
+        if known is None or known[0] is not config or known[1] is not self.route:
+            known = self._waits = (config, self.route, Waits.of(config, self.route))
+        return known[2]
 
     def update(self, route: Route) -> None:
         """Take over a new definition; what is known of kept backends stays, and of one that comes back while in use."""

@@ -6,26 +6,22 @@ read a head ─ match ─ may the client in? ─ exchange ─ record ─ next he
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
 from trioproxy.config.schema import ListenerConfig
 from trioproxy.errors import (
     BadRequest,
-    BodyTooLarge,
     ClientGone,
     Draining,
     HeadTimeout,
     HeadTooLarge,
-    InternalError,
     ProxyError,
 )
-from trioproxy.http1.forwarded import find_origin
-from trioproxy.http1.framing import Coding, open_body
 from trioproxy.http1.head import REQUEST_LINE, HeadBuffer, RequestHead
 from trioproxy.http1.parse import parse_request
 from trioproxy.http1.reply import error_reply, redirect_reply
@@ -34,21 +30,19 @@ from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort, is_readable
 from trioproxy.observe.access_log import RequestRecord
-from trioproxy.observe.metrics import method_label
 from trioproxy.policy.access import check_access
+from trioproxy.proxy.balancer import RouteStats
+from trioproxy.proxy.begun import Begun, note_bug
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.exchange import Exchange
+from trioproxy.proxy.express import Express, Unread
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
-from trioproxy.proxy.request import Request
+from trioproxy.proxy.request import Opener, Request
 from trioproxy.proxy.router import AddSlash, Match
 
 READ_BYTES = 64 * 1024
 DRAINING = "this worker is shutting down; connect again"
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
-
-log = logging.getLogger("trioproxy.proxy")
 
 
 class Connection:
@@ -60,146 +54,166 @@ class Connection:
         self._peer = peer
         self._client = Client(stream, peer)
         self._live = LiveConnection(plane.ids.make(), peer)
-        self._listener = next((one for one in plane.config.listeners if one.name == peer.listener), None)
+        listener = next((one for one in plane.config.listeners if one.name == peer.listener), None)
+        self._redirects = listener is not None and listener.redirect_to_https
+        self._opener = Opener(peer)
+        self._express = Express(plane, self._client, self._live, self._opener, redirects=self._redirects)
+        self._request: Request | None = None  # the one that is served the long way
         self._unread = False  # the last request leaves bytes behind that came or are still coming
 
     async def serve(self) -> None:
         """Serve requests until either side is done. Expected failures end it; only bugs and Cancelled leave it."""
-        self._plane.live.add(self._live)
+        live = self._live
+        self._plane.live.add(live)
         try:
-            with self._live.scope:
-                while await self._serve_one():
-                    pass
-                if self._unread:
+            while await self._serve_some():
+                pass
+            if self._unread:
+                with live.open_scope():
                     await self._client.linger(self._plane.config.timeouts.close)
         finally:
-            self._plane.live.remove(self._live)
+            if self._express.begun is not None:
+                await self._cut_short(self._express.begun)
+            self._plane.live.remove(live)
 
-    # --- reading a head --------------------------------------------------------------------------------
+    async def _serve_some(self) -> bool:
+        """Serve ordinary requests, then one that is not; whether more may come."""
+        live, express = self._live, self._express
+        handed_over: Unread | Begun | None = None
+        with live.open_scope() as scope:
+            handed_over = await express.serve()
+        begun = express.begun
+        if begun is not None:
+            if scope.cancel_called and not live.late:
+                return False  # ended from outside; `serve` cuts it short
+            if scope.cancelled_caught:
+                begun.expire()
+                handed_over = begun
+            express.begun = None
+        if handed_over is None:
+            self._unread = express.closing and is_readable(self._stream)
+            return False
+        with live.open_scope():
+            return await self._serve_one(handed_over)
+        return False
 
-    async def _serve_one(self) -> bool:
-        record = RequestRecord(
-            id=self._plane.ids.make(), client=self._peer.host, listener=self._peer.listener, started_at=0.0, began=0.0
-        )
+    async def _serve_one(self, handed_over: Unread | Begun) -> bool:
+        """Serve a request the long way; whether more may come."""
+        if isinstance(handed_over, Begun):
+            self._request = handed_over.request
+            return await self._answer_for(self._request.record, partial(self._go_on, handed_over))
+        self._request, record = None, handed_over.record
         try:
-            found = await self._read_head(record)
+            if handed_over.failure is not None:
+                raise handed_over.failure
+            found = await self._read_head(handed_over.data, record)
         except ProxyError as error:
             self._live.record = record
             self._unread = True
             try:
-                return await self._fail(error, record, None)
+                return await self._fail(error, record)
             finally:
-                self._finish(record)
+                self._plane.conclude(self._live, record)
         if found is None:
             return False
-        raw, rest = found
         self._live.record = record
         self._live.requests += 1
-        return await self._serve_head(raw, rest, record)
+        return await self._answer_for(record, partial(self._serve_head, *found, record))
 
-    async def _read_head(self, record: RequestRecord) -> tuple[bytes, bytes] | None:
-        """The raw head and what came after it; None when the connection ends between two requests."""
-        config = self._plane.config
-        timeouts = config.timeouts
+    # --- reading a head --------------------------------------------------------------------------------
+
+    async def _read_head(self, data: bytes, record: RequestRecord) -> tuple[bytes, bytes] | None:
+        """The raw head that begins with `data`, and what came after it; None when the connection ends before."""
+        plane = self._plane
+        timeouts = plane.config.timeouts
         buffer = HeadBuffer(
-            config.limits.head_bytes,
+            plane.config.limits.head_bytes,
             first_line=REQUEST_LINE,
             too_large=HeadTooLarge,
             malformed=BadRequest,
             empty_line=True,
         )
+        raw = buffer.feed(data)
         idle = timeouts.keep_alive if self._live.requests else timeouts.head
-        raw: bytes | None = None
-        scope = trio.CancelScope(deadline=deadline_after(idle))
-        self._plane.drain.interrupts(scope)
+        scope = trio.CancelScope(deadline=deadline_after(timeouts.head if buffer.started else idle))
+        if raw is None and plane.drain.active:  # it began in the instant in which the first byte came
+            raise Draining(DRAINING, retry_after=1)
+        if not buffer.started:
+            plane.drain.interrupts(scope)
         try:
             with scope:
                 while raw is None:
-                    data = bytes(await self._stream.receive_some(READ_BYTES))
+                    begins = not buffer.started
+                    data = await self._stream.receive_some(READ_BYTES)
                     if not data:
                         return None  # also inside a head: nobody is there to be told
-                    begins = not buffer.started
-                    if begins:
-                        record.started_at = time.time()
-                        record.began = trio.current_time()
                     raw = buffer.feed(data)
-                    if raw is None and begins and buffer.started:
+                    if begins and buffer.started:
                         # From here on the client may count on an answer: a drain waits for it.
-                        self._plane.drain.spare(scope)
+                        plane.drain.spare(scope)
+                        record.started_at, record.began = time.time(), trio.current_time()
                         scope.deadline = deadline_after(timeouts.head)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         finally:
-            self._plane.drain.spare(scope)
+            plane.drain.spare(scope)
         if raw is not None:
             return raw, buffer.rest
         if not buffer.started:
             return None
-        if trio.current_time() < scope.deadline:  # a drain began in the instant in which the first byte came
-            raise Draining(DRAINING, retry_after=1)
         raise HeadTimeout(f"the request head was not complete within {timeouts.head:g} s")
 
     # --- one request -----------------------------------------------------------------------------------
 
-    async def _serve_head(self, raw: bytes, rest: bytes, record: RequestRecord) -> bool:
-        request: Request | None = None
+    async def _answer_for(self, record: RequestRecord, work: Callable[[], Awaitable[bool]]) -> bool:
+        """Do the work for one request, answer its errors, and account for it; whether more may come."""
         ended = False
         try:
             try:
-                head = parse_request(raw, header_count=self._plane.config.limits.header_count)
-                request = self._open(head, record)
-                self._begin_body(request, rest)
-                keep = await self._forward(request)
+                keep = await work()
             except ProxyError as error:
-                keep = await self._fail(error, record, request)
-            except Exception:
-                log.exception("a request met a bug", extra={"request_id": record.id})
-                keep = await self._fail(InternalError("trioproxy met a bug; its log says more"), record, request)
+                keep = await self._fail(error, record)
+            except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
+                keep = await self._fail(note_bug(bug, record), record)
             ended = True
             if keep and not self._plane.drain.active:
                 return True
-            self._unread = request is None or not request.body.done or is_readable(self._stream)
+            self._unread = self._request is None or not self._request.body.done or is_readable(self._stream)
             return False
         finally:
-            if not ended:
-                record.error = record.error or self._live.end_error or "aborted"
-            self._finish(record)
-            if not ended and request is not None and request.response_begun and record.kind == "http":
-                # Cut from outside in mid-response: the client must not take what it has for the whole.
-                with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
-                    await abort(self._stream)
+            if ended:
+                self._plane.conclude(self._live, record)
+            else:
+                await self._cut(record)
 
-    def _open(self, head: RequestHead, record: RequestRecord) -> Request:
-        record.method = head.method.decode("ascii")
-        record.path = head.path.decode("ascii")
-        record.host = head.authority.decode("ascii")
-        given = head.special.get(b"x-request-id", [b""])[0]
-        if given and _REQUEST_ID.fullmatch(given):
-            record.id = given.decode("ascii")
-        origin = find_origin(
-            self._peer.host,
-            head.special,
-            tls=self._peer.tls,
-            authority=head.authority,
-            trusted=self._plane.config.access.networks,
-            local_peer=self._peer.address == "unix",
-        )
-        record.client = origin.client
-        return Request(head, origin, open_body(head.framing), b"", record)
+    async def _cut(self, record: RequestRecord) -> None:
+        """A request was ended from outside."""
+        record.error = record.error or self._live.end_error or "aborted"
+        self._plane.conclude(self._live, record)
+        request = self._request
+        if request is not None and request.response_begun and record.kind == "http":
+            # The client must not take what it has for the whole.
+            with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
+                await abort(self._stream)
 
-    def _begin_body(self, request: Request, rest: bytes) -> None:
-        """Take what came of the body together with the head. Raises BadRequest, BodyTooLarge."""
-        limit = self._plane.config.limits.body_bytes
-        framing = request.head.framing
-        if limit and framing.coding is Coding.LENGTH and framing.length > limit:
-            raise BodyTooLarge(f"the request body is larger than {limit} bytes")
-        request.take(self._stream, rest, limit=limit, early=True)
+    async def _cut_short(self, begun: Begun) -> None:
+        await begun.give_back(self._plane.pool)
+        self._leave(begun.stats, begun.request.record)
+        self._request = begun.request
+        await self._cut(begun.request.record)
+
+    async def _serve_head(self, raw: bytes, rest: bytes, record: RequestRecord) -> bool:
+        config = self._plane.config
+        head = parse_request(raw, header_count=config.limits.header_count)
+        request = self._request = self._opener.open(head, record, config.access)
+        request.begin_body(self._stream, rest, limit=config.limits.body_bytes)
+        return await self._forward(request)
 
     # --- its way ---------------------------------------------------------------------------------------
 
     async def _forward(self, request: Request) -> bool:
         plane, head, record = self._plane, request.head, request.record
-        if self._listener is not None and self._listener.redirect_to_https:
+        if self._redirects:
             return await self._redirect(request, self._https_url(head))
         found = plane.router.match(head)
         record.session_id, record.service = found.route.key
@@ -211,18 +225,24 @@ class Connection:
         return await self._exchange(request, found)
 
     async def _exchange(self, request: Request, match: Match) -> bool:
-        record = request.record
         stats = self._plane.balancer.enter(match.route)
-        stats.last_activity = record.started_at
+        stats.last_activity = request.record.started_at
         self._live.route = stats
+        return await self._go_on(Begun(request, match, stats, stats.waits(self._plane.config.timeouts)))
+
+    async def _go_on(self, begun: Begun) -> bool:
+        exchange = Exchange(self._plane, self._client, begun, self._live)
         try:
-            outcome = await Exchange(self._plane, self._client, request, match, stats, self._live).run()
+            outcome = await exchange.run()
             return outcome.keep_client
         finally:
-            self._live.route = None
-            stats.bytes += record.bytes_in + record.bytes_out
-            stats.last_activity = time.time()
-            self._plane.balancer.leave(stats)
+            self._leave(begun.stats, begun.request.record)
+
+    def _leave(self, stats: RouteStats, record: RequestRecord) -> None:
+        stats.bytes += record.bytes_in + record.bytes_out
+        stats.last_activity = time.time()
+        self._plane.balancer.leave(stats)
+        self._live.route = None
 
     def _https_url(self, head: RequestHead) -> bytes:
         if not head.authority:
@@ -239,8 +259,9 @@ class Connection:
 
     # --- its end ---------------------------------------------------------------------------------------
 
-    async def _fail(self, error: ProxyError, record: RequestRecord, request: Request | None) -> bool:
+    async def _fail(self, error: ProxyError, record: RequestRecord) -> bool:
         """Answer an error, or cut the connection when it is too late for an answer. Whether it may go on."""
+        request = self._request
         record.error = error.code
         record.detail = error.detail
         self._plane.metrics.errors[error.code] += 1
@@ -268,22 +289,6 @@ class Connection:
             await self._client.send(reply)
         if scope.cancelled_caught:
             raise ClientGone("the client did not take its answer")
-
-    def _finish(self, record: RequestRecord) -> None:
-        record.total_seconds = trio.current_time() - record.began
-        counters = self._plane.metrics.service(record.service or "")
-        counters.requests[method_label(record.method), record.status] += 1
-        counters.bytes_in += record.bytes_in
-        counters.bytes_out += record.bytes_out
-        if record.kind == "http":  # the hours of a WebSocket would say nothing about requests
-            counters.seconds.observe(record.total_seconds)
-        if record.upstream_head_seconds is not None:
-            counters.upstream_head_seconds.observe(record.upstream_head_seconds)
-        self._live.bytes_in += record.bytes_in
-        self._live.bytes_out += record.bytes_out
-        self._live.record = None
-        if self._plane.access_log is not None:
-            self._plane.access_log.write(record)
 
 
 def https_authority(authority: bytes, listeners: Sequence[ListenerConfig]) -> bytes:

@@ -6,42 +6,46 @@ import trio
 
 from trioproxy.errors import NoBackend, ProxyError, Retry, StaleConnection
 from trioproxy.http1.forward import request_head
-from trioproxy.http1.rewrite import Mapping
 from trioproxy.policy.retry import may_retry
-from trioproxy.proxy.balancer import Lease, RouteStats
+from trioproxy.proxy.balancer import Lease
+from trioproxy.proxy.begun import Begun
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.pool import CLOSE_SECONDS
 from trioproxy.proxy.relay import Outcome, Relay
-from trioproxy.proxy.request import Request, Waits
-from trioproxy.proxy.router import Match
 from trioproxy.proxy.upgrade import Upgrade, asks_websocket, keeps_extensions
 from trioproxy.proxy.upstream import Upstream
+from trioproxy.routing.route import Backend
 
 
 class Exchange:
-    """One request on its way through. Make it, `run` it once."""
+    """One request on its way through. Make it, `run` it once.
 
-    def __init__(
-        self, plane: Plane, client: Client, request: Request, match: Match, stats: RouteStats, live: LiveConnection
-    ) -> None:
+    `begun` is its first try, as far as that has got; what it holds of a backend belongs to the exchange from now on.
+    """
+
+    def __init__(self, plane: Plane, client: Client, begun: Begun, live: LiveConnection) -> None:
         self._plane = plane
         self._client = client
-        self._request = request
-        self._match = match
-        self._stats = stats
+        self._begun = begun
+        self._request = begun.request
+        self._match = begun.match
+        self._stats = begun.stats
         self._live = live
-        self._waits = Waits.of(plane.config.timeouts, match.route)
+        self._waits = begun.waits
 
     async def run(self) -> Outcome:
         """Try until there is an outcome, or an error that does not allow another try. Raises ProxyError."""
+        first = self._begun if self._begun.lease is not None else None
+        if first is None and self._begun.failure is not None:
+            raise self._begun.failure
         tried: set[str] = set()
         tries = 0
         error: ProxyError | None = None
         while True:
             try:
-                lease = self._plane.balancer.pick(self._stats, tried)
+                lease = (first and first.lease) or self._plane.balancer.pick(self._stats, tried)
             except NoBackend as none_left:
                 raise error or none_left from None
             if error is not None:
@@ -49,8 +53,9 @@ class Exchange:
                 self._plane.metrics.service(self._match.route.service).retries[error.code] += 1
             tries += 1
             try:
-                return await self._lease(lease, fresh=isinstance(error, StaleConnection))
+                return await self._lease(lease, first, fresh=isinstance(error, StaleConnection))
             except ProxyError as failure:
+                first = None
                 if not self._may_retry(failure, tries):
                     raise
                 error = failure
@@ -69,11 +74,11 @@ class Exchange:
             body_is_whole=not request.consumed and (error.retry is Retry.UNSENT or len(request.early) <= replay_bytes),
         )
 
-    async def _lease(self, lease: Lease, *, fresh: bool) -> Outcome:
+    async def _lease(self, lease: Lease, begun: Begun | None, *, fresh: bool) -> Outcome:
         self._request.record.backend = lease.backend.id
         self._live.backend_key = lease.backend.key
         try:
-            outcome = await self._try(lease, fresh=fresh)
+            outcome = await self._try(lease, begun, fresh=fresh)
         except ProxyError as failure:
             lease.failed(failure)
             raise
@@ -83,47 +88,52 @@ class Exchange:
         finally:
             lease.release()
 
-    async def _try(self, lease: Lease, *, fresh: bool) -> Outcome:
-        pool, record = self._plane.pool, self._request.record
-        began = trio.current_time()
-        try:
-            upstream = await pool.acquire(lease.backend, connect_seconds=self._waits.connect, fresh=fresh)
-        finally:
-            record.wait_seconds = (record.wait_seconds or 0.0) + trio.current_time() - began
+    async def _try(self, lease: Lease, begun: Begun | None, *, fresh: bool) -> Outcome:
+        pool = self._plane.pool
+        upstream = begun.upstream if begun is not None else await self._connect(lease.backend, fresh=fresh)
         outcome: Outcome | None = None
         try:
-            outcome = await self._relay(upstream, lease)
+            if begun is not None and begun.failure is not None:
+                raise begun.failure
+            assert upstream is not None
+            outcome = await self._relay(upstream, lease, begun)
             return outcome
         finally:
-            if not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
+            if upstream is not None and not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
                     await pool.discard(upstream)
 
-    async def _relay(self, upstream: Upstream, lease: Lease) -> Outcome:
+    async def _connect(self, backend: Backend, *, fresh: bool) -> Upstream:
+        record = self._request.record
+        began = trio.current_time()
+        try:
+            return await self._plane.pool.acquire(backend, connect_seconds=self._waits.connect, fresh=fresh)
+        finally:
+            record.wait_seconds = (record.wait_seconds or 0.0) + trio.current_time() - began
+
+    async def _relay(self, upstream: Upstream, lease: Lease, begun: Begun | None) -> Outcome:
         request, match, plane = self._request, self._match, self._plane
-        backend = lease.backend.authority.encode("ascii", "replace")
-        upgrade = b", ".join(request.head.upgrade) or None
-        raw_head = request_head(
-            request.head,
-            target=match.target,
-            backend=backend,
-            origin=request.origin,
-            request_id=request.record.id.encode("ascii"),
-            prefix=match.prefix,
-            upgrade=upgrade,
-            extensions=not asks_websocket(request.head) or keeps_extensions(plane, match.route),
-        )
-        mapping = None
-        if match.route.path == "strip":
-            mapping = Mapping(request.origin.prefix + match.prefix, request.head.authority or backend, backend)
         relay = Relay(
             self._client,
             request,
             upstream,
             waits=self._waits,
             limits=plane.config.limits,
-            mapping=mapping,
+            mapping=match.mapping(request.origin, request.head, lease.backend),
             draining=lambda: plane.drain.active,
             switch=Upgrade(plane, self._client, request, upstream, self._live, match.route).switch,
+        )
+        if begun is not None:
+            assert begun.sent_at is not None, "what was not sent has failed"
+            return await relay.resume(begun.sent_at, begun.received)
+        raw_head = request_head(
+            request.head,
+            target=match.target,
+            backend=lease.backend.authority.encode("ascii", "replace"),
+            origin=request.origin,
+            request_id=request.record.id.encode("ascii"),
+            prefix=match.prefix,
+            upgrade=b", ".join(request.head.upgrade) or None,
+            extensions=not asks_websocket(request.head) or keeps_extensions(plane, match.route),
         )
         return await relay.run(raw_head)

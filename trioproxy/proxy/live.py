@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,17 @@ class LiveConnection:
     bytes_in: int = 0  # of finished requests
     bytes_out: int = 0
     seen_bytes: int = 0  # at the last look for activity
+    due: float = math.inf  # when what it waits for becomes too long, on trio's clock: see Watch
+    late: bool = False  # it did; that is why the scope was cancelled
+
+    def open_scope(self) -> trio.CancelScope:
+        """A new scope for what it does next, cancelled at once when the connection was ended meanwhile."""
+        self.scope = trio.CancelScope()
+        self.due = math.inf
+        self.late = False
+        if self.end_error is not None:
+            self.scope.cancel()
+        return self.scope
 
     def total_bytes(self) -> tuple[int, int]:
         """Payload bytes so far, from and to the client."""

@@ -6,14 +6,17 @@ import itertools
 import os
 from dataclasses import dataclass, field
 
+import trio
+
 from trioproxy.config.schema import Config
-from trioproxy.observe.access_log import AccessLog
-from trioproxy.observe.metrics import Metrics
+from trioproxy.observe.access_log import AccessLog, RequestRecord
+from trioproxy.observe.metrics import Metrics, method_label
 from trioproxy.proxy.balancer import Balancer
 from trioproxy.proxy.drain import Drain
-from trioproxy.proxy.live import LiveConnections
+from trioproxy.proxy.live import LiveConnection, LiveConnections
 from trioproxy.proxy.pool import Pool
 from trioproxy.proxy.router import Router
+from trioproxy.proxy.watch import Watch
 
 
 class Ids:
@@ -40,4 +43,23 @@ class Plane:
     access_log: AccessLog | None
     drain: Drain
     live: LiveConnections
+    watch: Watch
     ids: Ids = field(default_factory=Ids)
+
+    def conclude(self, live: LiveConnection, record: RequestRecord) -> None:
+        """A request of this connection has ended: count it and log it."""
+        record.total_seconds = trio.current_time() - record.began
+        counters = self.metrics.service(record.service or "")
+        counters.requests[method_label(record.method), record.status] += 1
+        counters.bytes_in += record.bytes_in
+        counters.bytes_out += record.bytes_out
+        if record.kind == "http":  # the hours of a WebSocket would say nothing about requests
+            counters.seconds.observe(record.total_seconds)
+        if record.upstream_head_seconds is not None:
+            counters.upstream_head_seconds.observe(record.upstream_head_seconds)
+        live.bytes_in += record.bytes_in
+        live.bytes_out += record.bytes_out
+        live.record = None
+        live.route = None
+        if self.access_log is not None:
+            self.access_log.write(record)

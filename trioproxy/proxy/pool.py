@@ -79,6 +79,17 @@ class Pool:
         self._died = trio.Event()
         self._closed = False
 
+    def take(self, backend: Backend) -> Upstream | None:
+        """A kept connection to the backend, if there is a usable one; else `acquire` one."""
+        room = self._rooms.get(backend.key)
+        if room is None or not room.idle:
+            return None
+        dead: list[Upstream] = []
+        upstream = room.take_idle(trio.current_time(), dead)
+        if dead:
+            self._bury(dead)
+        return upstream
+
     async def acquire(self, backend: Backend, *, connect_seconds: float, fresh: bool = False) -> Upstream:
         """A connection to the backend: kept, or dialled within `connect_seconds`, after queueing if need be.
 
@@ -86,14 +97,13 @@ class Pool:
         with `keep` or `discard`. Raises ConnectFailed, ConnectTimeout, Overloaded.
         """
         config = self._config()
-        room = self._rooms.setdefault(backend.key, _Room())
-        dead: list[Upstream] = []
+        room = self._rooms.get(backend.key)
+        if room is None:
+            room = self._rooms[backend.key] = _Room()
         if fresh:
-            dead += room.idle
+            self._bury(room.idle)
             room.idle.clear()
-        upstream = room.take_idle(trio.current_time(), dead)
-        if dead:
-            self._bury(dead)
+        upstream = self.take(backend)
         if upstream is None:
             room.wake(config)  # a reload may have raised the limits: those who wait already come first
             if room.may_dial(config):

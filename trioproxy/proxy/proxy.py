@@ -35,6 +35,7 @@ from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.pool import Pool
 from trioproxy.proxy.retire import Retirement
 from trioproxy.proxy.router import Router
+from trioproxy.proxy.watch import Watch
 from trioproxy.routing.table import Table
 
 POLITE_SECONDS = 2.0  # before the end of the grace, at which WebSockets are told that we go away
@@ -68,6 +69,7 @@ class Proxy:
             access_log=access_log,
             drain=self.drain,
             live=self.live,
+            watch=Watch(self.live),
         )
         self._retirement = Retirement(self.live)
         self._grace = config.worker.drain_timeout
@@ -87,6 +89,7 @@ class Proxy:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._plane.pool.reap)
+                nursery.start_soon(self._plane.watch.run)
                 nursery.start_soon(self._retirement.run)
                 nursery.start_soon(self._say_goodbye)
                 task_status.started()

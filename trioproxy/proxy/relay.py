@@ -8,10 +8,10 @@ being waited for; it moves with the phase and with every piece.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import trio
 
@@ -32,15 +32,14 @@ from trioproxy.http1.parse import parse_response
 from trioproxy.http1.rewrite import Mapping
 from trioproxy.net.clock import deadline_after
 from trioproxy.proxy.client import Client
-from trioproxy.proxy.request import Request, Waits
+from trioproxy.proxy.request import Request
 from trioproxy.proxy.upstream import Upstream
+from trioproxy.proxy.waits import Waits
 
 READ_SMALL = 64 * 1024  # bytes
 READ_LARGE = 256 * 1024  # for bodies that keep filling the small reads
 WATCH_AFTER = 1.0  # seconds of silence from the backend after which the client is watched for leaving
 MAX_INFORMATIONAL = 1000  # 1xx responses before a final one
-
-_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +95,35 @@ class Relay:
         self._continued = False  # a 100 came: a client that waited for it sends its body now
         self._upload_awaits: _Awaited | None = None  # beside what the download waits for
         self._uploads = False  # a task of its own reads from the client
+        self._watch_after = WATCH_AFTER
 
     async def run(self, raw_head: bytes) -> Outcome:
         """Send the request with this head, relay the response. Raises ProxyError.
 
         Once `request.response_begun` is set the client has part of the answer, and an error can only cut it short.
         """
+        return await self._in_time(partial(self._send, raw_head))
+
+    async def resume(self, sent_at: float, received: bytes) -> Outcome:
+        """Relay the response to a request that was sent before, and may have begun to come. Raises as `run`."""
+        self._request_sent, self._sent_at = True, sent_at
+        self._watch_after = 0.0
+        if self._waits.response_head:
+            self._clock.deadline = sent_at + self._waits.response_head
+        return await self._in_time(partial(self._download, received))
+
+    async def _send(self, raw_head: bytes) -> Outcome | None:
+        if not self._request.body.done:
+            return await self._duplex(raw_head)
+        # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
+        self._request_is_sent()
+        await self._upstream.send(raw_head + self._request.early_bytes())
+        return await self._download()
+
+    async def _in_time(self, work: Callable[[], Awaitable[Outcome | None]]) -> Outcome:
         outcome = None
         with self._clock:
-            if self._request.body.done:
-                # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
-                self._request_is_sent()
-                await self._upstream.send(raw_head + self._request.early_bytes())
-                outcome = await self._download()
-            else:
-                outcome = await self._duplex(raw_head)
+            outcome = await work()
         if outcome is None:
             raise self._timed_out()
         return outcome
@@ -220,9 +233,9 @@ class Relay:
 
     # --- down ------------------------------------------------------------------------------------------
 
-    async def _download(self) -> Outcome:
+    async def _download(self, received: bytes = b"") -> Outcome:
         request = self._request
-        head, rest = await self._read_head()
+        head, rest = await self._read_head(received)
         self._head_came = True
         request.record.upstream_head_seconds = trio.current_time() - self._sent_at if self._request_sent else 0.0
         if head.status == 101:
@@ -249,8 +262,7 @@ class Relay:
             keep_upstream=self._reusable(head, body),
         )
 
-    async def _read_head(self) -> tuple[ResponseHead, bytes]:
-        rest = b""
+    async def _read_head(self, rest: bytes) -> tuple[ResponseHead, bytes]:
         for _ in range(MAX_INFORMATIONAL):
             head, rest = await self._read_one_head(rest)
             if not head.informational:
@@ -309,8 +321,7 @@ class Relay:
     def _reusable(self, head: ResponseHead, body: Body) -> bool:
         if not (head.keep_alive and self._request_sent and not body.rest and head.framing.coding is not Coding.CLOSE):
             return False
-        found = _KEEP_ALIVE_TIMEOUT.search(head.special.get(b"keep-alive", [b""])[0])
-        self._upstream.keep_seconds = float(found[1]) if found else None
+        self._upstream.heed(head)
         return True
 
     # --- the client that leaves while its answer is awaited ----------------------------------------------
@@ -318,8 +329,10 @@ class Relay:
     async def _receive(self, size: int) -> bytes:
         if self._uploads:
             return await self._upstream.receive(size)  # the upload's task sees the client leave
-        with trio.move_on_after(WATCH_AFTER):
-            return await self._upstream.receive(size)
+        patience, self._watch_after = self._watch_after, WATCH_AFTER
+        if patience:
+            with trio.move_on_after(patience):
+                return await self._upstream.receive(size)
         return await self._receive_watching(size)
 
     async def _receive_watching(self, size: int) -> bytes:

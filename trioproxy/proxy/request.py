@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from trioproxy.config.schema import TimeoutsConfig
+from trioproxy.config.schema import AccessConfig
 from trioproxy.errors import BadRequest, BodyTooLarge
 from trioproxy.http1.forward import trailers
-from trioproxy.http1.forwarded import Origin
-from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk
+from trioproxy.http1.forwarded import Origin, find_origin, inside, parse_address
+from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
 from trioproxy.http1.head import RequestHead
+from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.observe.access_log import RequestRecord
-from trioproxy.routing.route import Route
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -26,6 +29,16 @@ class Request:
     record: RequestRecord
     consumed: bool = False  # more of the body was taken from the client: it cannot be sent a second time
     response_begun: bool = False  # a byte of a final response went to the client
+
+    def begin_body(self, stream: PrefixedStream, rest: bytes, *, limit: int) -> None:
+        """Take what came of the body together with the head. Raises as `take`."""
+        framing = self.head.framing
+        if framing.coding is Coding.NONE:
+            stream.unread(rest)
+            return
+        if limit and framing.coding is Coding.LENGTH and framing.length > limit:
+            raise BodyTooLarge(f"the request body is larger than {limit} bytes")
+        self.take(stream, rest, limit=limit, early=True)
 
     def take(self, stream: PrefixedStream, data: bytes, *, limit: int, early: bool = False) -> bytes:
         """Take received bytes as body; the payload among them. What follows the body goes back to the stream.
@@ -55,24 +68,42 @@ class Request:
         return framed + last_chunk(trailers(self.body.trailers, self.head)) if self.body.done else framed
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """The waits of one request: the route's where it names them, else the configuration's. Seconds, 0 = for ever."""
+class Opener:
+    """Makes requests of the heads that come on one connection."""
 
-    connect: float
-    response_head: float
-    stall: float
-    websocket_idle: float
-    close: float
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._access: AccessConfig | None = None
+        self._believed = True  # the peer may say who connected to it
+        self._origin: Origin | None = None  # of the last request, where only Host makes a difference
 
-    @classmethod
-    def of(cls, config: TimeoutsConfig, route: Route) -> Waits:
-        """Merge."""
-        own = route.timeouts
-        return cls(
-            connect=config.connect if own.connect is None else own.connect,
-            response_head=config.response_head if own.response_head is None else own.response_head,
-            stall=config.stall if own.stall is None else own.stall,
-            websocket_idle=config.websocket_idle if own.websocket_idle is None else own.websocket_idle,
-            close=config.close,
-        )
+    def open(self, head: RequestHead, record: RequestRecord, access: AccessConfig) -> Request:
+        """A request with this head; notes in the record what the head says."""
+        record.method = head.method.decode("ascii")
+        record.path = head.path.decode("ascii")
+        record.host = head.authority.decode("ascii")
+        given = head.special.get(b"x-request-id")
+        if given and _REQUEST_ID.fullmatch(given[0]):
+            record.id = given[0].decode("ascii")
+        origin = self._find_origin(head, access)
+        record.client = origin.client
+        return Request(head, origin, open_body(head.framing), b"", record)
+
+    def _find_origin(self, head: RequestHead, access: AccessConfig) -> Origin:
+        peer = self._peer
+        if access is not self._access:
+            self._access, self._origin = access, None
+            self._believed = peer.address == "unix" or inside(parse_address(peer.host), access.networks)
+        origin = self._origin
+        if origin is None or origin.host != head.authority:
+            origin = find_origin(
+                peer.host,
+                head.special,
+                tls=peer.tls,
+                authority=head.authority,
+                trusted=access.networks,
+                local_peer=peer.address == "unix",
+            )
+            if not self._believed:
+                self._origin = origin
+        return origin

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trioproxy.errors import BadRequest, NoRoute, NotSynced
+from trioproxy.http1.forwarded import Origin
 from trioproxy.http1.head import RequestHead
+from trioproxy.http1.rewrite import Mapping
 from trioproxy.http1.target import bad_escape
-from trioproxy.routing.route import Route
+from trioproxy.routing.route import Backend, Route
 from trioproxy.routing.table import Table
 
 SYNC_RETRY_AFTER = 2  # seconds
@@ -20,6 +22,13 @@ class Match:
     route: Route
     target: bytes  # path and query for the backend
     prefix: bytes  # what was stripped from the path; empty = nothing
+
+    def mapping(self, origin: Origin, head: RequestHead, backend: Backend) -> Mapping | None:
+        """How the backend's words about its own root are to be mapped; None = not at all."""
+        if self.route.path != "strip":
+            return None
+        address = backend.authority.encode("ascii", "replace")
+        return Mapping(origin.prefix + self.prefix, head.authority or address, address)
 
 
 @dataclass(frozen=True, slots=True)

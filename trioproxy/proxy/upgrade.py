@@ -19,9 +19,10 @@ from trioproxy.proxy.closer import Closer, Ended
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.relay import Outcome
-from trioproxy.proxy.request import Request, Waits
+from trioproxy.proxy.request import Request
 from trioproxy.proxy.tunnel import forward_bytes
 from trioproxy.proxy.upstream import Upstream
+from trioproxy.proxy.waits import Waits
 from trioproxy.proxy.websocket import WebSocketSettings, forward_messages
 from trioproxy.routing.route import Route
 

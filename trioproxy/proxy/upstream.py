@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable
+
 import trio
 
 from trioproxy.errors import StaleConnection, UpstreamClosed, UpstreamError
+from trioproxy.http1.head import ResponseHead
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import readable_probe
+
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 
 
 class Upstream:
@@ -25,6 +31,12 @@ class Upstream:
         """Whether a parked connection may serve again: not expired, and nothing readable, which could only be EOF."""
         return now < self._expires and not self.stream.pending and not self._readable()
 
+    def heed(self, head: ResponseHead) -> None:
+        """Remember how long the backend said it would keep the connection."""
+        lines = head.special.get(b"keep-alive")
+        found = _KEEP_ALIVE_TIMEOUT.search(lines[0]) if lines else None
+        self.keep_seconds = float(found[1]) if found else None
+
     def park(self, now: float, idle_seconds: float) -> None:
         """Between two requests. It is given up a second before the backend said it would hang up."""
         keep = idle_seconds if self.keep_seconds is None else min(idle_seconds, self.keep_seconds - 1.0)
@@ -41,8 +53,15 @@ class Upstream:
 
     async def receive(self, max_bytes: int) -> bytes:
         """The next bytes; empty at the end of the stream. Raises UpstreamClosed on a reset."""
+        return await self._received(self.stream.receive_some(max_bytes))
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """As `receive`, for an answer that can hardly be there yet."""
+        return await self._received(self.stream.receive_later(max_bytes))
+
+    async def _received(self, reading: Awaitable[bytes]) -> bytes:
         try:
-            data = bytes(await self.stream.receive_some(max_bytes))
+            data = await reading
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._closed("reset the connection") from exc
         if data:

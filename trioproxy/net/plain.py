@@ -1,0 +1,136 @@
+"""A connected socket as a stream that goes through the scheduler only where it has to wait.
+
+`trio.SocketStream` passes through the scheduler on every call. Where bytes are only carried from one socket to
+another that is half of the work, so here calls that need not wait return at once, a bounded number of times in a row.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import NoReturn
+
+import trio
+
+CALLS_IN_A_ROW = 16
+"""Calls that may return at once before one lets other tasks run, and looks for a cancellation."""
+RECEIVE = 64 * 1024
+"""Bytes of a receive that names no bound."""
+
+
+class PlainStream(trio.abc.HalfCloseableStream):
+    """Owns a connected, non-blocking stream socket, open in `sock` until it is closed here.
+
+    One task may send and one may receive at a time. Cancelling a send leaves open how much of it was sent.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._left = CALLS_IN_A_ROW
+        self._sending = False  # and waiting in it
+
+    @classmethod
+    def adopt(cls, stream: trio.SocketStream) -> PlainStream:
+        """Take over the socket of a stream, which is of no more use. What trio has set on it (TCP_NODELAY) stays."""
+        theirs = stream.socket
+        sock = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
+        sock.setblocking(False)
+        return cls(sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next bytes, at once when they are there; b"" at the end. Raises as trio's streams do."""
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        if self._left:
+            try:
+                data = self.sock.recv(max_bytes or RECEIVE)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                await trio.lowlevel.checkpoint()
+                self._raise(exc)
+            else:
+                self._left -= 1
+                return data
+        else:
+            await self._breathe()
+        return await self.receive_later(max_bytes or RECEIVE)
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """As `receive_some`, for bytes that can hardly be there yet: waits first, and then reads."""
+        sock = self.sock
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(sock)
+                self._left = CALLS_IN_A_ROW
+                return sock.recv(max_bytes)
+            except BlockingIOError:
+                continue  # someone else was told as well, or the checksum was wrong
+            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
+                self._raise(exc)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, at once as far as the socket takes it. Raises as trio's streams do."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            await trio.lowlevel.checkpoint()
+            self._raise(exc)
+        if sent == len(data):
+            if self._left:
+                self._left -= 1
+            else:
+                await self._breathe()
+            return
+        self._sending = True
+        try:
+            await self._send_rest(memoryview(data)[sent:])
+        finally:
+            self._sending = False
+
+    async def _send_rest(self, data: memoryview) -> None:
+        while data:
+            await self.wait_send_all_might_not_block()
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                self._raise(exc)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes bytes."""
+        try:
+            await trio.lowlevel.wait_writable(self.sock)
+        except (OSError, ValueError) as exc:
+            self._raise(exc)
+        self._left = CALLS_IN_A_ROW
+
+    async def send_eof(self) -> None:
+        """End the sending side."""
+        await trio.lowlevel.checkpoint()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            self._raise(exc)
+
+    async def aclose(self) -> None:
+        """Close the socket. Who waits on it gets ClosedResourceError."""
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _breathe(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._left = CALLS_IN_A_ROW
+
+    def _raise(self, exc: Exception) -> NoReturn:
+        if self.sock.fileno() < 0:
+            raise trio.ClosedResourceError("this socket was already closed") from None
+        raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc

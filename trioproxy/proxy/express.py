@@ -1,0 +1,216 @@
+"""The short way for ordinary requests: in one piece to the backend, and the answer in one piece back.
+
+read a head ─ match ─ may the client in? ─ a kept connection ─ send ─ receive ─ send ─ next head
+
+Ordinary is a canonical request that came whole and is answered, within a second, by a canonical response that comes
+whole. Most are, and what they cost is what a worker can carry. So here is no nursery, no scope and no object that does
+not have to be; time is the watch's. Anything else is handed over to the long way (`connection.py`), as far as it has
+come: an error as well.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import trio
+
+from trioproxy.errors import ProxyError
+from trioproxy.http1.canonical import canonical_request, canonical_response
+from trioproxy.http1.forward import mapped_response_head, request_head
+from trioproxy.http1.framing import Coding
+from trioproxy.observe.access_log import RequestRecord
+from trioproxy.policy.access import check_access
+from trioproxy.proxy.begun import Begun, note_bug
+from trioproxy.proxy.client import Client
+from trioproxy.proxy.live import LiveConnection
+from trioproxy.proxy.plane import Plane
+from trioproxy.proxy.request import Opener
+from trioproxy.proxy.router import Match
+from trioproxy.proxy.upstream import Upstream
+from trioproxy.proxy.waits import Waits
+from trioproxy.routing.route import Backend
+
+_COUNTED = (Coding.LENGTH, Coding.NONE)
+READ_BYTES = 64 * 1024  # an answer with its head, or a request with its body, beyond which it is not ordinary
+PATIENCE = 1.0  # seconds for the answer, after which the client is watched for leaving, on the long way
+
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@dataclass(slots=True)
+class Unread:
+    """The first bytes of something that is not ordinary, or that failed at once."""
+
+    data: bytes
+    record: RequestRecord
+    failure: ProxyError | None = None
+
+
+class Express:
+    """Serves ordinary requests of one connection. `begun` is the one that is on its way, when `serve` is cancelled."""
+
+    def __init__(self, plane: Plane, client: Client, live: LiveConnection, opener: Opener, *, redirects: bool) -> None:
+        self._plane = plane
+        self._client = client
+        self._live = live
+        self._opener = opener
+        self._redirects = redirects  # the listener sends everyone on to https
+        self.begun: Begun | None = None
+        self.closing = False  # the last answer was announced to be the last
+
+    async def serve(self) -> Unread | Begun | None:
+        """Serve requests until there is one for the long way; None when the connection comes to its end.
+
+        Runs inside the scope of the live connection. When that is cancelled because it is late, `begun` may go on, on
+        the long way.
+        """
+        plane, live, stream = self._plane, self._live, self._client.stream
+        while True:
+            timeouts = plane.config.timeouts
+            scope = live.scope
+            plane.watch.expect(live, timeouts.keep_alive if live.requests else timeouts.head)
+            plane.drain.interrupts(scope)
+            try:
+                data = await stream.receive_later(READ_BYTES)
+            except _BROKEN:
+                return None
+            finally:
+                plane.drain.spare(scope)
+            if not data:
+                return None
+            record = RequestRecord(
+                plane.ids.make(), live.peer.host, live.peer.listener, time.time(), trio.current_time()
+            )
+            try:
+                begun = None if scope.cancel_called else self._begin(data, record)
+            except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
+                return Unread(data, record, note_bug(bug, record))
+            if begun is None:
+                return Unread(data, record)
+            self.begun = begun
+            try:
+                if not await self._exchange(begun):
+                    return begun
+            except ProxyError as error:
+                begun.failure = error
+                return begun
+            except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
+                begun.failure = note_bug(bug, record)
+                return begun
+            self._finish(begun)
+            if self.closing or scope.cancel_called:
+                return None
+
+    def _begin(self, data: bytes, record: RequestRecord) -> Begun | None:
+        """Take up a request; None when it is not ordinary, or is refused: nothing has happened then."""
+        plane, live = self._plane, self._live
+        limits = plane.config.limits
+        end = data.find(b"\r\n\r\n") + 4
+        if not 4 < end <= limits.head_bytes or self._redirects:
+            return None
+        head = canonical_request(data[:end], header_count=limits.header_count)
+        if head is None or len(data) - end < head.framing.length:
+            return None
+        try:
+            match = plane.router.match(head)
+            if not isinstance(match, Match):
+                return None
+            request = self._opener.open(head, record, plane.config.access)
+            check_access(match.route.access, request.origin)
+            request.begin_body(self._client.stream, data[end:], limit=limits.body_bytes)
+        except ProxyError:
+            return None
+        live.record = record
+        live.requests += 1
+        stats = live.route = plane.balancer.enter(match.route)
+        stats.last_activity = record.started_at
+        record.session_id, record.service = match.route.key
+        return Begun(request, match, stats, stats.waits(plane.config.timeouts))
+
+    async def _exchange(self, begun: Begun) -> bool:
+        """Get the answer and pass it on; False when it is not ordinary. Raises ProxyError."""
+        plane, live, request = self._plane, self._live, begun.request
+        waits = begun.waits
+        lease = begun.lease = plane.balancer.pick(begun.stats)
+        upstream = begun.upstream = await self._upstream(lease.backend, request.record, waits)
+        raw_head = request_head(
+            request.head,
+            target=begun.match.target,
+            backend=b"",
+            origin=request.origin,
+            request_id=request.record.id.encode("ascii"),
+            prefix=begun.match.prefix,
+            upgrade=None,
+        )
+        plane.watch.expect(live, waits.response_head)
+        await upstream.send(raw_head + request.early)
+        begun.sent_at = trio.current_time()
+        plane.watch.expect(live, min(PATIENCE, waits.response_head or PATIENCE))
+        data = begun.received = await upstream.receive_later(READ_BYTES)
+        if not data:
+            raise upstream.closed_early()
+        out = None if live.scope.cancel_called else self._answer(begun, data)
+        if out is None:
+            return False
+        plane.watch.expect(live, waits.stall)
+        await self._client.send(out)
+        if begun.holds:
+            await begun.give_back(plane.pool)
+        return True
+
+    async def _upstream(self, backend: Backend, record: RequestRecord, waits: Waits) -> Upstream:
+        record.backend, self._live.backend_key = backend.id, backend.key
+        record.wait_seconds = 0.0
+        pool = self._plane.pool
+        upstream = pool.take(backend)
+        if upstream is None:
+            self._plane.watch.expect(self._live, 0)  # the pool keeps its own time
+            began = trio.current_time()
+            try:
+                upstream = await pool.acquire(backend, connect_seconds=waits.connect)
+            finally:
+                record.wait_seconds = trio.current_time() - began
+        return upstream
+
+    def _answer(self, begun: Begun, data: bytes) -> bytes | None:
+        """The answer as it goes to the client; None when it is not ordinary. The backend's part is over then."""
+        plane, request, upstream, lease = self._plane, begun.request, begun.upstream, begun.lease
+        assert upstream is not None
+        assert lease is not None
+        assert begun.sent_at is not None
+        limits, record = plane.config.limits, request.record
+        end = data.find(b"\r\n\r\n") + 4
+        if not 4 < end <= limits.head_bytes:
+            return None
+        head = canonical_response(data[:end], method=request.head.method, header_count=limits.header_count)
+        if head is None or head.framing.length != len(data) - end or head.framing.coding not in _COUNTED:
+            return None
+        self.closing = not request.head.keep_alive or plane.drain.active
+        out = mapped_response_head(
+            head,
+            begun.match.mapping(request.origin, request.head, lease.backend),
+            chunked=False,
+            close=self.closing,
+            request_id=record.id.encode("ascii"),
+        )
+        request.response_begun = True
+        record.status = head.status
+        record.bytes_out = head.framing.length
+        record.upstream_head_seconds = trio.current_time() - begun.sent_at
+        lease.served()
+        lease.release()
+        begun.lease = None
+        if head.keep_alive:
+            upstream.heed(head)
+            if plane.pool.keep(upstream):
+                begun.upstream = None
+        return out + data[end:] if end < len(data) else out
+
+    def _finish(self, begun: Begun) -> None:
+        self.begun = None
+        record, stats = begun.request.record, begun.stats
+        stats.bytes += record.bytes_in + record.bytes_out
+        stats.last_activity = time.time()
+        self._plane.balancer.leave(stats)
+        self._plane.conclude(self._live, record)
