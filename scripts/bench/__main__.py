@@ -17,18 +17,21 @@ from types import FrameType
 import trio
 
 from bench.bench import FULL, QUICK, Bench, Plan
+from bench.contenders import ALL, CHP_FOLDER
 from bench.errors import BenchError
 from bench.machine import describe, pick_cores, raise_open_files, versions
-from bench.peer import CHP_FOLDER, FURTHER, NEAREST
 from bench.report import Circumstances, show_result, write_json
 from bench.result import Result
-from bench.rows import bodies, memory, requests, websockets
+from bench.rows import bodies, forwarders, latency, memory, requests, websockets
 
 Row = Callable[[Bench], Awaitable[Result]]
 
 ROWS: dict[str, Row] = {
     "requests-browser": requests.browser_requests,
     "requests-bare": requests.bare_requests,
+    "requests-tls": requests.tls_requests,
+    "latency": latency.added_latency,
+    "forwarders": forwarders.two_forwarders,
     "body-length": bodies.known_length,
     "body-chunked": bodies.chunked,
     "websocket-ping-pong": websockets.ping_pong,
@@ -69,13 +72,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 async def _run(plan: Plan, rows: Sequence[Row], json_file: Path | None) -> None:
     cores = pick_cores()
     raise_open_files()
-    os.sched_setaffinity(0, {cores.load})
+    os.sched_setaffinity(0, cores.load)
     circumstances = Circumstances(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=" ".join(["scripts/bench/run", *sys.argv[1:]]),
         plan=asdict(plan),
         machine=describe(),
-        contenders={peer.name: peer.says for peer in (*NEAREST, *(FURTHER if plan.full else ()))},
+        contenders={peer.name: peer.says for peer in ALL},
         versions=versions(CHP_FOLDER / "node_modules/configurable-http-proxy"),
     )
     print(circumstances.text() + "\n", flush=True)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.certificate import tls_listen
 from bench.machine import Cores
 from bench.peer import Peer, Proxy, free_port, start
 from bench.process import running
@@ -25,7 +26,7 @@ class Plan:
     seconds: int  # of one measurement; wrk knows no less than one
     warm_up: int  # seconds, before the first one of each contender
     downloads: int  # of 100 MB each, in one measurement
-    full: bool  # all peers
+    full: bool  # all peers and rows, else those that have a target
 
 
 QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=2, full=False)
@@ -46,25 +47,28 @@ class Bench:
 
     @asynccontextmanager
     async def proxies(self, peers: Sequence[Peer], *, backend: int) -> AsyncGenerator[dict[str, Proxy]]:
-        """All of them in front of one backend, side by side on the proxies' core; idle ones cost nothing."""
+        """All of them in front of one backend, side by side on the proxies' core; idle ones cost next to nothing."""
         async with AsyncExitStack() as stack:
             started: dict[str, Proxy] = {}
             for peer in peers:
-                proxy = start(peer, backend=backend, folder=self.folder, core=self.cores.proxy)
+                proxy = start(peer, backend=backend, folder=self.folder, cores=self.cores.proxy)
                 started[peer.name] = await stack.enter_async_context(proxy)
             yield started
 
     @asynccontextmanager
-    async def answering_backend(self) -> AsyncGenerator[int]:
+    async def answering_backend(self, *, tls: bool = False) -> AsyncGenerator[int]:
         """nginx with a bare answer; its port."""
         port = free_port()
+        own = self.folder / f"backend-{port}"
+        own.mkdir()
+        listen = tls_listen(own, port) if tls else f"listen 127.0.0.1:{port};"
         template = (Path(__file__).parent / "backends/nginx.conf").read_text(encoding="utf-8")
-        for name, value in (("folder", str(self.folder)), ("port", str(port)), ("answer", ANSWER)):
+        for name, value in (("folder", str(own)), ("listen", listen), ("answer", ANSWER)):
             template = template.replace(f"@{name}@", value)
-        configuration = self.folder / f"backend-{port}.conf"
+        configuration = own / "nginx.conf"
         configuration.write_text(template, encoding="utf-8")
         argv = ["nginx", "-c", str(configuration)]
-        async with running(f"backend-{port}", argv, core=self.cores.load, folder=self.folder, port=port):
+        async with running(f"backend-{port}", argv, cores=self.cores.load, folder=own, port=port):
             yield port
 
     @asynccontextmanager
@@ -72,7 +76,7 @@ class Bench:
         """The server of large bodies; its port."""
         port = free_port()
         argv = self.module("bench.backends.bodies", str(port))
-        async with running(f"backend-{port}", argv, core=self.cores.load, folder=self.folder, port=port):
+        async with running(f"backend-{port}", argv, cores=self.cores.load, folder=self.folder, port=port):
             yield port
 
     def module(self, name: str, *arguments: str) -> list[str]:

@@ -35,9 +35,9 @@ class Running:
     pid: int
     log: Path
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far, with the clock's full resolution. Raises BenchError when it is dead."""
-        return sum(_cpu_seconds(pid) for pid in self._pids())
+    def cpu_seconds(self) -> dict[int, float]:
+        """User and system time so far by process id, with the clock's full resolution. Raises BenchError when dead."""
+        return {pid: _cpu_seconds(pid) for pid in self._pids()}
 
     def memory(self) -> int:
         """Resident bytes now."""
@@ -84,14 +84,14 @@ def tail(log: Path) -> str:
 
 
 def spawn(
-    argv: Sequence[str], *, core: int, stdin: int = subprocess.DEVNULL, **options: Any
+    argv: Sequence[str], *, cores: Sequence[int], stdin: int = subprocess.DEVNULL, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a command on one core, leader of a session of its own.
+    """Start a command on these cores, leader of a session of its own.
 
     The kernel kills it should this program die without ending it. That is tied to the thread that forks, so it is
     done here and not by trio.lowlevel.open_process, which uses a worker thread that ends when it is idle.
     """
-    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
+    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", ",".join(map(str, cores)), *argv]
     return subprocess.Popen[bytes](command, stdin=stdin, start_new_session=True, **options)
 
 
@@ -127,7 +127,7 @@ async def running(
     name: str,
     argv: Sequence[str],
     *,
-    core: int,
+    cores: Sequence[int],
     folder: Path,
     port: int,
     ready: bytes = b"",
@@ -137,7 +137,7 @@ async def running(
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = spawn(
-            argv, core=core, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
+            argv, cores=cores, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
         )
     server = Running(name, process.pid, log)
     try:
@@ -161,10 +161,10 @@ async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: 
     raise BenchError(f"{server.name} did not start:\n{tail(server.log)}")
 
 
-async def run_to_end(argv: Sequence[str], *, core: int) -> str:
+async def run_to_end(argv: Sequence[str], *, cores: Sequence[int]) -> str:
     """Run a load generator to its end; its standard output. Raises BenchError when it fails."""
     with TemporaryFile() as output, TemporaryFile() as errors:
-        process = spawn(argv, core=core, stdout=output, stderr=errors)
+        process = spawn(argv, cores=cores, stdout=output, stderr=errors)
         code: int | str = f"no end within {RUN_SECONDS:g} s"
         try:
             with trio.move_on_after(RUN_SECONDS):
@@ -181,9 +181,9 @@ async def run_to_end(argv: Sequence[str], *, core: int) -> str:
 
 
 @asynccontextmanager
-async def holding(argv: Sequence[str], *, core: int) -> AsyncGenerator[None]:
+async def holding(argv: Sequence[str], *, cores: Sequence[int]) -> AsyncGenerator[None]:
     """Run a load generator that prints a line when it holds what it should, and ends with its standard input."""
-    process = spawn(argv, core=core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = spawn(argv, cores=cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

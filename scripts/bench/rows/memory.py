@@ -9,8 +9,9 @@ import trio
 
 from bench.backends.bodies import BLOCK_BYTES
 from bench.bench import ANSWER, Bench
+from bench.contenders import AIOHTTP, CADDY, CHP, NGINX, TRIOPROXY
 from bench.errors import BenchError
-from bench.peer import AIOHTTP, CADDY, CHP, NGINX, TRIOPROXY, Proxy, free_port, path, start
+from bench.peer import Proxy, free_port, path, start
 from bench.process import holding, run_to_end
 from bench.result import Metric, Result, Sample, Target
 
@@ -76,10 +77,10 @@ async def idle_websockets(bench: Bench) -> Result:
     for name, (peer, service) in contenders.items():
         bench.progress(name)
         echo = free_port()
-        async with start(peer, backend=echo, folder=bench.folder, core=bench.cores.proxy) as proxy:
-            async with holding(_hold(bench, proxy, service, echo, 1), core=bench.cores.load):
+        async with start(peer, backend=echo, folder=bench.folder, cores=bench.cores.proxy) as proxy:
+            async with holding(_hold(bench, proxy, service, echo, 1), cores=bench.cores.load):
                 before = proxy.process.memory()
-            async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), core=bench.cores.load):
+            async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), cores=bench.cores.load):
                 samples[name] = [_per_connection(proxy, before)]
     title = f"memory per idle WebSocket, {CONNECTIONS} of them"
     targets = (Target(RELAY, None, PER_CONNECTION, 24, 16, below=True),)
@@ -132,4 +133,4 @@ async def _carry(bench: Bench, proxy: Proxy, what: str, size: int) -> None:
         *(what, "--connect", str(proxy.port), "--path", f"{path('http')}/length/{size}"),
         *("--bytes", str(size), "--verify"),
     )
-    await run_to_end(command, core=bench.cores.load)
+    await run_to_end(command, cores=bench.cores.load)
