@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.machine import describe, pick_cores, raise_open_files, versions
 from bench.report import Circumstances, show_result, write_json
 from bench.result import Result
-from bench.rows import bodies, forwarders, latency, memory, requests, websockets
+from bench.rows import bodies, forwarders, latency, memory, requests, routes, websockets
 
 Row = Callable[[Bench], Awaitable[Result]]
 
@@ -38,20 +38,30 @@ ROWS: dict[str, Row] = {
     "memory-idle-http": memory.idle_connections,
     "memory-idle-websocket": memory.idle_websockets,
     "memory-growth": memory.growth,
+    "route-lookup": routes.lookup,
+    "route-change": routes.change,
+    "cold-start": routes.cold_start,
 }
+
+
+FURTHER = frozenset({"requests-bare"})
+"""Rows without a target, measured by --full or when asked for."""
 
 
 def main() -> int:
     """Measure and report. Exit codes: 0 measured, 1 something was wrong, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__)
     thoroughness = parser.add_mutually_exclusive_group()
-    thoroughness.add_argument("--quick", action="store_true", help="under two minutes, the nearest peers (default)")
-    thoroughness.add_argument("--full", action="store_true", help="under twenty minutes, all peers")
+    thoroughness.add_argument(
+        "--quick", action="store_true", help="under two minutes: rows and peers with a target (default)"
+    )
+    thoroughness.add_argument("--full", action="store_true", help="under twenty minutes: all rows, all peers")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample to a file")
     parser.add_argument("--only", metavar="ROW", action="append", choices=list(ROWS), help="; ".join(ROWS))
     arguments = parser.parse_args()
     plan = FULL if arguments.full else QUICK
-    rows = [ROWS[name] for name in arguments.only] if arguments.only else list(ROWS.values())
+    names = arguments.only or [name for name in ROWS if plan.full or name not in FURTHER]
+    rows = [ROWS[name] for name in names]
     # SIGTERM ends it like Ctrl-C does, through every `finally`; and Ctrl-C also where a shell has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)

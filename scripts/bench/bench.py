@@ -26,11 +26,12 @@ class Plan:
     seconds: int  # of one measurement; wrk knows no less than one
     warm_up: int  # seconds, before the first one of each contender
     downloads: int  # of 100 MB each, in one measurement
+    starts: int  # of a worker with many routes
     full: bool  # all peers and rows, else those that have a target
 
 
-QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=2, full=False)
-FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, full=True)
+QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=2, starts=1, full=False)
+FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, starts=3, full=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,12 @@ class Proxy:
 
     peer: Peer
     process: Running
-    port: int
+    place: Place
+
+    @property
+    def port(self) -> int:
+        """Where it takes requests."""
+        return self.place.port
 
     def url(self, service: str) -> str:
         """The address of the backend through this proxy. trioproxy routes by the service, the others ignore it."""
@@ -94,4 +99,4 @@ async def start(peer: Peer, *, backend: int, folder: Path, cores: Sequence[int])
     async with running(
         peer.name, argv, cores=cores, folder=own, port=place.port, ready=peer.ready, environment=environment
     ) as process:
-        yield Proxy(peer, process, place.port)
+        yield Proxy(peer, process, place)

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,11 +29,12 @@ _MEMORY = re.compile(r"^(VmRSS|VmHWM):\s+(\d+) kB$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process and its children, which are all of its session."""
+    """A process and its children, which are all of its session. `start_seconds` is how long it took to be ready."""
 
     name: str
     pid: int
     log: Path
+    start_seconds: float = 0.0
 
     def cpu_seconds(self) -> dict[int, float]:
         """User and system time so far by process id, with the clock's full resolution. Raises BenchError when dead."""
@@ -135,6 +136,7 @@ async def running(
 ) -> AsyncGenerator[Running]:
     """Run a server while inside: it accepts on `port`, and has written `ready` to its output. Raises BenchError."""
     log = folder / f"{name}.log"
+    began = time.perf_counter()
     with log.open("wb") as output:
         process = spawn(
             argv, cores=cores, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
@@ -142,7 +144,7 @@ async def running(
     server = Running(name, process.pid, log)
     try:
         await _until_ready(process, server, port, ready)
-        yield server
+        yield replace(server, start_seconds=time.perf_counter() - began)
         if process.poll() is not None:
             raise BenchError(f"{name} has died:\n{tail(log)}")
     finally:
