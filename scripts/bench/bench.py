@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from bench.machine import Cores
 from bench.peer import Peer, Proxy, free_port, start
 from bench.process import running
 
+_BEGAN = time.perf_counter()
 ANSWER = "".join(chr(ord("a") + i % 26) for i in range(100))
 """What the backend of the request rows answers: 100 bytes."""
 
@@ -24,14 +26,42 @@ class Plan:
     name: str
     rounds: int
     seconds: int  # of one measurement; wrk knows no less than one
-    warm_up: int  # seconds, before the first one of each contender
+    warm_up: int  # seconds, of all contenders at the same time
     downloads: int  # of 100 MB each, in one measurement
+    arrivals: float  # seconds of one measurement of latency
+    ping_pong: float  # seconds of one measurement of WebSockets
+    large_mib: int  # of the bodies under which memory is watched
+    changes: int  # of a route, in one round
     starts: int  # of a worker with many routes
     full: bool  # all peers and rows, else those that have a target
 
 
-QUICK = Plan("quick", rounds=3, seconds=1, warm_up=1, downloads=2, starts=1, full=False)
-FULL = Plan("full", rounds=5, seconds=4, warm_up=2, downloads=10, starts=3, full=True)
+QUICK = Plan(
+    "quick",
+    rounds=3,
+    seconds=1,
+    warm_up=2,
+    downloads=1,
+    arrivals=1.0,
+    ping_pong=0.5,
+    large_mib=256,
+    changes=15,
+    starts=1,
+    full=False,
+)
+FULL = Plan(
+    "full",
+    rounds=5,
+    seconds=4,
+    warm_up=8,
+    downloads=10,
+    arrivals=8.0,
+    ping_pong=3.0,
+    large_mib=1024,
+    changes=50,
+    starts=3,
+    full=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +73,8 @@ class Bench:
     folder: Path
 
     def progress(self, text: str) -> None:
-        """Tell whoever waits."""
-        print(f"  {text}", file=sys.stderr, flush=True)
+        """Tell whoever waits, with the seconds since the beginning."""
+        print(f"{time.perf_counter() - _BEGAN:5.0f}  {text}", file=sys.stderr, flush=True)
 
     @asynccontextmanager
     async def proxies(self, peers: Sequence[Peer], *, backend: int) -> AsyncGenerator[dict[str, Proxy]]:

@@ -25,7 +25,7 @@ _PROGRAMS: dict[str, Sequence[str]] = {
     "caddy": ("caddy", "version"),
     "node": ("node", "--version"),
 }
-_PACKAGES = ("trioproxy", "trio", "h11", "trio-websocket", "wsproto", "aiohttp", "uvloop")
+_PACKAGES = ("trioproxy", "trio", "h11", "trio-websocket", "wsproto", "aiohttp", "uvloop", "py-spy")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)*")
 
 

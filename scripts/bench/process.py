@@ -38,22 +38,23 @@ class Running:
 
     def cpu_seconds(self) -> dict[int, float]:
         """User and system time so far by process id, with the clock's full resolution. Raises BenchError when dead."""
-        return {pid: _cpu_seconds(pid) for pid in self._pids()}
+        return {pid: _cpu_seconds(pid) for pid in self.pids()}
 
     def memory(self) -> int:
         """Resident bytes now."""
-        return sum(_memory(pid, "VmRSS") for pid in self._pids())
+        return sum(_memory(pid, "VmRSS") for pid in self.pids())
 
     def forget_peak(self) -> None:
         """Let `peak_memory` start anew."""
-        for pid in self._pids():
+        for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
 
     def peak_memory(self) -> int:
         """Most resident bytes since `forget_peak`."""
-        return sum(_memory(pid, "VmHWM") for pid in self._pids())
+        return sum(_memory(pid, "VmHWM") for pid in self.pids())
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Those that run now. Raises BenchError when there are none."""
         found = [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit() and _session(one) == self.pid]
         if not found:
             raise BenchError(f"{self.name} has died:\n{tail(self.log)}")
@@ -144,12 +145,20 @@ async def running(
     server = Running(name, process.pid, log)
     try:
         await _until_ready(process, server, port, ready)
-        yield replace(server, start_seconds=time.perf_counter() - began)
-        if process.poll() is not None:
-            raise BenchError(f"{name} has died:\n{tail(log)}")
+        try:
+            yield replace(server, start_seconds=time.perf_counter() - began)
+        except BenchError as error:
+            _check_alive(process, server, error)
+            raise
+        _check_alive(process, server)
     finally:
         with trio.move_on_after(GIVE_UP_SECONDS, shield=True):
             await end(process)
+
+
+def _check_alive(process: subprocess.Popen[bytes], server: Running, error: BenchError | None = None) -> None:
+    if (code := process.poll()) is not None:
+        raise BenchError(f"{server.name} has ended with {code}:\n{tail(server.log)}") from error
 
 
 async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: int, ready: bytes) -> None:

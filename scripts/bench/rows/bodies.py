@@ -35,7 +35,7 @@ async def chunked(bench: Bench) -> Result:
 
 
 async def _measure(bench: Bench, coding: str) -> Result:
-    peers = [TRIOPROXY, AIOHTTP, NGINX] + ([HAPROXY, CADDY] if bench.plan.full else [])
+    peers = [TRIOPROXY, NGINX] + ([AIOHTTP, HAPROXY, CADDY] if bench.plan.full else [])
     async with bench.bodies_backend() as backend, bench.proxies(peers, backend=backend) as proxies:
         for name, proxy in proxies.items():
             bench.progress(f"check: {name}")

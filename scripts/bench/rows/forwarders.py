@@ -34,7 +34,7 @@ async def two_forwarders(bench: Bench) -> Result:
         await check_all(proxies, SERVICE, wrk.read_headers(wrk.BROWSER))
         for name, proxy in proxies.items():
             bench.progress(f"warm-up: {name}")
-            await _load(shared, proxy, bench.plan.warm_up)
+            await _load(shared, proxy, bench.plan.seconds)
         contenders = {
             peer.name: _measurement(shared, proxies[peer.name], count) for count, peer in enumerate(peers, start=1)
         }

@@ -73,7 +73,7 @@ async def _capacities(bench: Bench, proxies: Mapping[str, Proxy]) -> dict[str, f
             proxy.url(SERVICE),
             headers=wrk.BROWSER,
             body=ANSWER,
-            seconds=bench.plan.warm_up,
+            seconds=bench.plan.seconds,
             cores=bench.cores.load,
         )
         found[name] = load.requests / load.seconds
@@ -84,7 +84,7 @@ def _measurement(bench: Bench, port: int, rate: float) -> Measurement:
     command = bench.module(
         "bench.load.arrivals",
         *("--connect", str(port), "--path", path(SERVICE), "--rate", str(rate)),
-        *("--seconds", str(2 * bench.plan.seconds), "--headers", str(wrk.BROWSER), "--answer", ANSWER),
+        *("--seconds", str(bench.plan.arrivals), "--headers", str(wrk.BROWSER), "--answer", ANSWER),
     )
 
     async def measure() -> Sample:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import trio
+
 from bench import contenders as by
 from bench.answers import check_all
 from bench.bench import ANSWER, Bench
@@ -54,7 +56,7 @@ async def bare_requests(bench: Bench) -> Result:
 
 async def tls_requests(bench: Bench) -> Result:
     """As a browser sends them, over TLS connections that are kept."""
-    peers = [by.TRIOPROXY_TLS, by.CADDY_TLS, by.NGINX_TLS]
+    peers = [by.TRIOPROXY_TLS, by.CADDY_TLS] + ([by.NGINX_TLS] if bench.plan.full else [])
     targets = (Target(by.TRIOPROXY_TLS.name, by.CADDY_TLS.name, PER_CPU, 0.7, 1.0),)
     title = f"requests over TLS with {BROWSER_FIELDS} browser headers, 100-byte answers, one core"
     return await _measure(bench, "requests-tls", title, peers, wrk.BROWSER, targets)
@@ -80,9 +82,10 @@ async def _measure(
             **{name: _measurement(bench, one.url(SERVICE), one.process, headers) for name, one in proxies.items()},
         }
         ciphers = await check_all(proxies, SERVICE, sent)
-        for name, proxy in proxies.items():
-            bench.progress(f"warm-up: {name}")
-            await _load(bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
+        bench.progress("warm-up")
+        async with trio.open_nursery() as nursery:
+            for proxy in proxies.values():
+                nursery.start_soon(_load, bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
         samples = await interleave(contenders, rounds=bench.plan.rounds, progress=bench.progress)
     result = Result(key, title, (peers[0].name,), METRICS, samples, targets, frozenset({DIRECT}))
     result.notes.extend(f"{name}: {cipher}" for name, cipher in ciphers.items() if cipher)

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,6 @@ ANY = f"{FULL}, any asked for"
 SAME = f"{FULL}, 10 asked for"
 LOOKUP, CHANGE, START, MEMORY = "nanoseconds", "milliseconds", "seconds", "mib"
 LOOKUP_ROUNDS = 9
-CHANGES = 50  # in one round
 CONNECTIONS = 4  # enough for both forwarders to have some
 GIVE_UP_SECONDS = 5.0
 _PROCESSES = "processes = 2, both cores shared with everything else"
@@ -57,19 +56,22 @@ async def lookup(bench: Bench) -> Result:
 
 async def change(bench: Bench) -> Result:
     """A PUT of a new route, until a request to it is answered by its backend."""
-    samples: dict[str, list[Sample]] = {NONE: [], FULL: []}
+    samples: dict[str, list[Sample]] = {}
     shared = Bench(bench.plan, bench.cores.shared(), bench.folder)
     async with shared.answering_backend() as backend:
         database = await _stored(shared, backend)
-        async with (
-            _worker(shared, NONE, backend, None) as none,
-            _worker(shared, FULL, backend, database) as full,
-        ):
+        async with AsyncExitStack() as stack:
+            workers = {FULL: await stack.enter_async_context(_worker(shared, FULL, backend, database))}
+            if bench.plan.full:
+                workers[NONE] = await stack.enter_async_context(_worker(shared, NONE, backend, None))
             for number in range(bench.plan.rounds):
-                for name, proxy in ((NONE, none), (FULL, full)):
+                for name, proxy in workers.items():
                     bench.progress(f"round {number + 1} of {bench.plan.rounds}: {name}")
-                    first = MANY + number * CHANGES
-                    samples[name].extend(await trio.to_thread.run_sync(_changes, proxy, backend, first))
+                    first = MANY + number * bench.plan.changes
+                    numbers = range(first, first + bench.plan.changes)
+                    samples.setdefault(name, []).extend(
+                        await trio.to_thread.run_sync(_changes, proxy, backend, numbers)
+                    )
     return Result(
         "route-change",
         "one route set over the management API, from PUT until it serves",
@@ -131,7 +133,7 @@ async def _worker(bench: Bench, name: str, backend: int, database: Path | None) 
         yield proxy
 
 
-def _changes(proxy: Proxy, backend: int, first: int) -> list[Sample]:
+def _changes(proxy: Proxy, backend: int, numbers: range) -> list[Sample]:
     """So many new routes, one after the other. Raises BenchError when one does not serve."""
     token = (proxy.place.folder / "state/management.token").read_text(encoding="ascii").strip()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -140,7 +142,7 @@ def _changes(proxy: Proxy, backend: int, first: int) -> list[Sample]:
     with ExitStack() as stack:
         management = stack.enter_context(closing(_connect(proxy.place.management)))
         clients = [stack.enter_context(closing(_connect(proxy.port))) for _ in range(CONNECTIONS)]
-        for number in range(first, first + CHANGES):
+        for number in numbers:
             began = time.perf_counter()
             status, text = _ask(management, "PUT", f"/v1/routes/{session(number)}/{SERVICE}", body, headers)
             if status >= 300:

@@ -58,7 +58,7 @@ def _measurement(bench: Bench, proxy: Proxy | None, service: str, echo: int) -> 
     command = bench.module(
         "bench.load.websocket",
         *("ping-pong", "--connect", str(proxy.port if proxy else echo), "--path", path(service)),
-        *("--echo", str(echo), "--connections", str(CONNECTIONS), "--seconds", str(bench.plan.seconds)),
+        *("--echo", str(echo), "--connections", str(CONNECTIONS), "--seconds", str(bench.plan.ping_pong)),
     )
 
     async def measure() -> Sample:
