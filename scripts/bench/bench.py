@@ -87,9 +87,9 @@ class Bench:
             yield started
 
     @asynccontextmanager
-    async def answering_backend(self, *, tls: bool = False) -> AsyncGenerator[int]:
-        """nginx with a bare answer; its port."""
-        port = free_port()
+    async def answering_backend(self, *, tls: bool = False, port: int | None = None) -> AsyncGenerator[int]:
+        """nginx with a bare answer; its port, which is any free one if none is given."""
+        port = port or free_port()
         own = self.folder / f"backend-{port}"
         own.mkdir()
         listen = tls_listen(own, port) if tls else f"listen 127.0.0.1:{port};"

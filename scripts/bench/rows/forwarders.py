@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from bench import contenders as by
 from bench.answers import check_all
 from bench.bench import ANSWER, Bench
@@ -32,9 +34,10 @@ async def two_forwarders(bench: Bench) -> Result:
     peers = [by.TRIOPROXY, by.TRIOPROXY_TWO]
     async with shared.answering_backend() as backend, shared.proxies(peers, backend=backend) as proxies:
         await check_all(proxies, SERVICE, wrk.read_headers(wrk.BROWSER))
-        for name, proxy in proxies.items():
-            bench.progress(f"warm-up: {name}")
-            await _load(shared, proxy, bench.plan.seconds)
+        bench.progress("warm-up")
+        async with trio.open_nursery() as nursery:
+            for proxy in proxies.values():
+                nursery.start_soon(_load, shared, proxy, bench.plan.warm_up)
         contenders = {
             peer.name: _measurement(shared, proxies[peer.name], count) for count, peer in enumerate(peers, start=1)
         }

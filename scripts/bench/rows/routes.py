@@ -17,7 +17,7 @@ from bench import contenders as by
 from bench.bench import ANSWER, Bench
 from bench.errors import BenchError
 from bench.many import MANY, SERVICE, session
-from bench.peer import Peer, Place, Proxy, start
+from bench.peer import Peer, Place, Proxy, free_port, start
 from bench.process import run_to_end
 from bench.result import Metric, Result, Sample, Target
 
@@ -58,20 +58,18 @@ async def change(bench: Bench) -> Result:
     """A PUT of a new route, until a request to it is answered by its backend."""
     samples: dict[str, list[Sample]] = {}
     shared = Bench(bench.plan, bench.cores.shared(), bench.folder)
-    async with shared.answering_backend() as backend:
-        database = await _stored(shared, backend)
-        async with AsyncExitStack() as stack:
-            workers = {FULL: await stack.enter_async_context(_worker(shared, FULL, backend, database))}
-            if bench.plan.full:
-                workers[NONE] = await stack.enter_async_context(_worker(shared, NONE, backend, None))
-            for number in range(bench.plan.rounds):
-                for name, proxy in workers.items():
-                    bench.progress(f"round {number + 1} of {bench.plan.rounds}: {name}")
-                    first = MANY + number * bench.plan.changes
-                    numbers = range(first, first + bench.plan.changes)
-                    samples.setdefault(name, []).extend(
-                        await trio.to_thread.run_sync(_changes, proxy, backend, numbers)
-                    )
+    database, port = await _stored(shared)
+    async with shared.answering_backend(port=port) as backend, AsyncExitStack() as stack:
+        workers = {FULL: await stack.enter_async_context(_worker(shared, FULL, backend, database))}
+        if bench.plan.full:
+            workers[NONE] = await stack.enter_async_context(_worker(shared, NONE, backend, None))
+        for number in range(bench.plan.rounds):
+            for name, proxy in workers.items():
+                bench.progress(f"round {number + 1} of {bench.plan.rounds}: {name}")
+                first = MANY + number * bench.plan.changes
+                numbers = range(first, first + bench.plan.changes)
+                found = await trio.to_thread.run_sync(_changes, proxy, backend, numbers)
+                samples.setdefault(name, []).extend(found)
     return Result(
         "route-change",
         "one route set over the management API, from PUT until it serves",
@@ -86,15 +84,16 @@ async def change(bench: Bench) -> Result:
 async def cold_start(bench: Bench) -> Result:
     """From the command to the line that says it is ready; then a stored route must serve."""
     samples: dict[str, list[Sample]] = {NONE: [], FULL: []}
-    async with Bench(bench.plan, bench.cores.shared(), bench.folder).answering_backend() as backend:
-        database = await _stored(bench, backend)
+    shared = Bench(bench.plan, bench.cores.shared(), bench.folder)
+    database, port = await _stored(shared)
+    async with shared.answering_backend(port=port) as backend:
         for number in range(bench.plan.starts):
             folder = bench.folder / f"start-{number}"
             folder.mkdir()
-            shared = Bench(bench.plan, bench.cores.shared(), folder)
+            once = Bench(shared.plan, shared.cores, folder)
             for name, stored in ((NONE, None), (FULL, database)):
                 bench.progress(f"start {number + 1} of {bench.plan.starts}: {name}")
-                async with _worker(shared, name, backend, stored) as proxy:
+                async with _worker(once, name, backend, stored) as proxy:
                     samples[name].append({START: proxy.process.start_seconds, MEMORY: proxy.process.memory() / 2**20})
                     if stored:
                         await trio.to_thread.run_sync(_serves, proxy, session(MANY - 1))
@@ -109,13 +108,15 @@ async def cold_start(bench: Bench) -> Result:
     )
 
 
-async def _stored(bench: Bench, backend: int) -> Path:
-    """A database of so many routes."""
-    bench.progress(f"storing {FULL}")
-    folder = bench.folder / "stored"
-    command = bench.module("bench.many", "store", "--folder", str(folder), "--backend", str(backend))
-    await run_to_end(command, cores=bench.cores.proxy)
-    return folder / "routes.sqlite3"
+async def _stored(bench: Bench) -> tuple[Path, int]:
+    """A database of so many routes, the same one for all rows, and the port of their backend."""
+    folder = bench.folder.parent / f"stored-{MANY}"
+    if not folder.exists():
+        bench.progress(f"storing {FULL}")
+        command = bench.module("bench.many", "store", "--folder", str(folder), "--backend", str(port := free_port()))
+        await run_to_end(command, cores=bench.cores.proxy)
+        (folder / "port").write_text(str(port), encoding="ascii")
+    return folder / "routes.sqlite3", int((folder / "port").read_text(encoding="ascii"))
 
 
 @asynccontextmanager
