@@ -27,7 +27,7 @@ FULL = f"{MANY:,} routes".replace(",", " ")
 ANY = f"{FULL}, any asked for"
 SAME = f"{FULL}, 10 asked for"
 LOOKUP, CHANGE, START, MEMORY = "nanoseconds", "milliseconds", "seconds", "mib"
-LOOKUP_ROUNDS = 9
+LOOKUP_ROUNDS = 5
 CONNECTIONS = 4  # enough for both forwarders to have some
 GIVE_UP_SECONDS = 5.0
 _PROCESSES = "processes = 2, both cores shared with everything else"
