@@ -52,10 +52,10 @@ QUICK = Plan(
 FULL = Plan(
     "full",
     rounds=5,
-    seconds=4,
-    warm_up=8,
+    seconds=3,
+    warm_up=6,
     downloads=10,
-    arrivals=8.0,
+    arrivals=5.0,
     ping_pong=3.0,
     large_mib=1024,
     changes=50,
