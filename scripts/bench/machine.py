@@ -20,20 +20,26 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PROGRAMS: dict[str, Sequence[str]] = {
     "nginx": ("nginx", "-v"),
     "wrk": ("wrk", "-v"),
+    "openssl": ("openssl", "version"),
     "haproxy": ("haproxy", "-v"),
     "caddy": ("caddy", "version"),
     "node": ("node", "--version"),
 }
-_PACKAGES = ("trioproxy", "trio", "h11", "trio-websocket", "wsproto", "aiohttp", "uvloop")
+_PACKAGES = ("trioproxy", "trio", "h11", "trio-websocket", "wsproto", "aiohttp", "uvloop", "py-spy")
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Numbers of the two cores in use: the proxies run on one, load generators and backends on the other."""
+    """Numbers of the cores in use, of proxies and of load generators and backends: one each, or both for all."""
 
-    proxy: int
-    load: int
+    proxy: tuple[int, ...]
+    load: tuple[int, ...]
+
+    def shared(self) -> Cores:
+        """For a proxy that needs more than one: everything on all of them."""
+        everything = (*self.proxy, *self.load)
+        return Cores(everything, everything)
 
 
 def pick_cores() -> Cores:
@@ -41,7 +47,7 @@ def pick_cores() -> Cores:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise BenchError("two cores are needed: one for the proxies, one for load generators and backends")
-    return Cores(cores[0], cores[1])
+    return Cores((cores[0],), (cores[1],))
 
 
 def raise_open_files() -> None:
@@ -52,14 +58,14 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
 
 
-def core_busy_seconds(core: int) -> float:
-    """How long the core was not idle since boot, whoever used it."""
-    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-        name, *fields = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, fields)
-            return (user + nice + system + irq + softirq) * TICK
-    raise BenchError(f"/proc/stat does not know core {core}")
+def busy_seconds(cores: Sequence[int]) -> float:
+    """How long the cores were not idle since boot, whoever used them."""
+    lines = {name: fields for name, *fields in map(str.split, Path("/proc/stat").read_text("ascii").splitlines())}
+    ticks = 0
+    for core in cores:
+        user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, lines[f"cpu{core}"])
+        ticks += user + nice + system + irq + softirq
+    return ticks * TICK
 
 
 def describe() -> dict[str, str]:

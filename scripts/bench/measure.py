@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from statistics import median
 
-from bench.machine import Cores, core_busy_seconds
+from bench.errors import BenchError
+from bench.machine import Cores, busy_seconds
 from bench.process import Running
 from bench.result import Result, Sample
 
@@ -25,21 +26,25 @@ Measurement = Callable[[], Awaitable[Sample]]
 
 
 class Meter:
-    """CPU time of a process (None: of nobody) and use of its core, from the beginning to `read`."""
+    """CPU time of a proxy with all its processes (None: of nobody) and use of its cores, from now until `read`."""
 
     def __init__(self, process: Running | None, cores: Cores) -> None:
         self._process = process
-        self._core = cores.proxy
-        self._began = self._now()
+        self._cores = cores.proxy
+        self._wall, self._cpu, self._busy = self._now()
 
-    def _now(self) -> tuple[float, float, float]:
-        cpu = self._process.cpu_seconds() if self._process else 0.0
-        return time.perf_counter(), cpu, core_busy_seconds(self._core)
+    def _now(self) -> tuple[float, dict[int, float], float]:
+        cpu = self._process.cpu_seconds() if self._process else {}
+        return time.perf_counter(), cpu, busy_seconds(self._cores)
 
     def read(self) -> Sample:
-        """CPU seconds so far, and the shares of the core."""
-        wall, cpu, busy = (now - began for now, began in zip(self._now(), self._began, strict=True))
-        return {CPU: cpu, SHARE: cpu / wall, OTHERS: max(0.0, busy - cpu) / wall}
+        """CPU seconds so far, and the shares of the cores. Raises BenchError when a process came or went meanwhile."""
+        wall, cpu, busy = self._now()
+        if self._process and cpu.keys() != self._cpu.keys():
+            raise BenchError(f"{self._process.name}: a process started or ended during a measurement")
+        used = sum(cpu.values()) - sum(self._cpu.values())
+        core_seconds = (wall - self._wall) * len(self._cores)
+        return {CPU: used, SHARE: used / core_seconds, OTHERS: max(0.0, busy - self._busy - used) / core_seconds}
 
 
 async def interleave(

@@ -1,19 +1,14 @@
-"""The proxies that are compared: how each is started, with the configuration that lies in `peers/`."""
+"""A proxy that is measured: what starts it, and where it runs. `contenders` has all of them."""
 
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.process import Running, running
-
-CONFIGURATIONS = Path(__file__).with_name("peers")
-CHP_FOLDER = Path(__file__).parents[2] / ".venv-bench-chp"
-"""Where scripts/bench/run installs configurable-http-proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +20,12 @@ class Place:
     management: int
     backend: int
 
-    def fill_in(self, template: Path) -> Path:
-        """Copy a configuration into the folder, with the values in place of their @names@; the copy."""
+    def fill_in(self, template: Path, values: Mapping[str, str] | None = None) -> Path:
+        """Copy a configuration into the folder, with these and the place's values for their @names@; the copy."""
+        own = {"folder": self.folder, "port": self.port, "management": self.management, "backend": self.backend}
         text = template.read_text(encoding="utf-8")
-        for name in ("folder", "port", "management", "backend"):
-            text = text.replace(f"@{name}@", str(getattr(self, name)))
+        for name, value in {**own, **(values or {})}.items():
+            text = text.replace(f"@{name}@", str(value))
         filled = self.folder / template.name
         filled.write_text(text, encoding="utf-8")
         return filled
@@ -44,6 +40,7 @@ class Peer:
     command: Callable[[Place], Sequence[str]]
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     ready: bytes = b""
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +49,21 @@ class Proxy:
 
     peer: Peer
     process: Running
-    port: int
+    place: Place
+
+    @property
+    def port(self) -> int:
+        """Where it takes requests."""
+        return self.place.port
 
     def url(self, service: str) -> str:
         """The address of the backend through this proxy. trioproxy routes by the service, the others ignore it."""
-        return f"http://127.0.0.1:{self.port}{path(service)}"
+        return url(self.port, service, tls=self.peer.tls)
+
+
+def url(port: int, service: str, *, tls: bool = False) -> str:
+    """The address of a service at a port."""
+    return f"{'https' if tls else 'http'}://127.0.0.1:{port}{path(service)}"
 
 
 def path(service: str) -> str:
@@ -64,15 +71,25 @@ def path(service: str) -> str:
     return f"/bench/{service}/api/contents/notebooks"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback port that nobody has at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A loopback port that nobody has at this moment, and another one at each call.
+
+    For haproxy and Caddy listen with SO_REUSEPORT: two that got the same port would share it without a word.
+    """
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port: int = sock.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 @asynccontextmanager
-async def start(peer: Peer, *, backend: int, folder: Path, core: int) -> AsyncGenerator[Proxy]:
+async def start(peer: Peer, *, backend: int, folder: Path, cores: Sequence[int]) -> AsyncGenerator[Proxy]:
     """Run the peer in front of the backend while inside. Raises BenchError."""
     own = folder / f"{peer.name.replace(' ', '-')}-{backend}"
     own.mkdir()
@@ -80,58 +97,6 @@ async def start(peer: Peer, *, backend: int, folder: Path, core: int) -> AsyncGe
     argv = peer.command(place)
     environment = {"HOME": str(own), "XDG_CONFIG_HOME": str(own), "XDG_DATA_HOME": str(own), **peer.environment}
     async with running(
-        peer.name, argv, core=core, folder=own, port=place.port, ready=peer.ready, environment=environment
+        peer.name, argv, cores=cores, folder=own, port=place.port, ready=peer.ready, environment=environment
     ) as process:
-        yield Proxy(peer, process, place.port)
-
-
-def _trioproxy(place: Place) -> list[str]:
-    return [sys.executable, "-P", "-m", "trioproxy", "run", "-c", str(place.fill_in(CONFIGURATIONS / "trioproxy.toml"))]
-
-
-def _python(script: str, *arguments: str) -> Callable[[Place], list[str]]:
-    def command(place: Place) -> list[str]:
-        return [sys.executable, str(CONFIGURATIONS / script), str(place.port), str(place.backend), *arguments]
-
-    return command
-
-
-def _configured(template: str, *argv: str) -> Callable[[Place], list[str]]:
-    """The command, and the configuration file as its last argument."""
-    return lambda place: [*argv, str(place.fill_in(CONFIGURATIONS / template))]
-
-
-def _chp(place: Place) -> list[str]:
-    return [
-        str(CHP_FOLDER / "node_modules/.bin/configurable-http-proxy"),
-        *("--ip", "127.0.0.1", "--port", str(place.port)),
-        *("--api-ip", "127.0.0.1", "--api-port", str(place.management)),
-        *("--default-target", f"http://127.0.0.1:{place.backend}"),
-    ]
-
-
-TRIOPROXY = Peer(
-    "trioproxy", "default configuration, access log in a file, metrics", _trioproxy, ready=b"trioproxy ready:"
-)
-AIOHTTP = Peer("aiohttp", "server and client session on asyncio, no log", _python("aiohttp_proxy.py"))
-AIOHTTP_UVLOOP = Peer("aiohttp uvloop", "the same on uvloop", _python("aiohttp_proxy.py", "uvloop"))
-TRIO_H11 = Peer("trio h11", "straightforward, h11 on both sides, no log", _python("trio_h11_proxy.py"))
-NGINX = Peer("nginx", "one process, access log in a file", _configured("nginx.conf", "nginx", "-c"))
-HAPROXY = Peer("haproxy", "one thread, no log", _configured("haproxy.cfg", "haproxy", "-db", "-f"))
-CADDY = Peer(
-    "caddy",
-    "access log in a file",
-    _configured("Caddyfile", "caddy", "run", "--adapter", "caddyfile", "--config"),
-    environment={"GOMAXPROCS": "1"},
-)
-CADDY_QUIET = Peer(
-    "caddy quiet",
-    "no access log",
-    _configured("Caddyfile-quiet", "caddy", "run", "--adapter", "caddyfile", "--config"),
-    environment={"GOMAXPROCS": "1"},
-)
-CHP = Peer("chp", "configurable-http-proxy, no access log", _chp, environment={"CONFIGPROXY_AUTH_TOKEN": "benchmark"})
-
-NEAREST = (TRIOPROXY, AIOHTTP, AIOHTTP_UVLOOP, TRIO_H11, NGINX)
-FURTHER = (HAPROXY, CADDY, CADDY_QUIET, CHP)
-"""Measured by --full only."""
+        yield Proxy(peer, process, place)

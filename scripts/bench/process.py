@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,30 +29,32 @@ _MEMORY = re.compile(r"^(VmRSS|VmHWM):\s+(\d+) kB$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process and its children, which are all of its session."""
+    """A process and its children, which are all of its session. `start_seconds` is how long it took to be ready."""
 
     name: str
     pid: int
     log: Path
+    start_seconds: float = 0.0
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far, with the clock's full resolution. Raises BenchError when it is dead."""
-        return sum(_cpu_seconds(pid) for pid in self._pids())
+    def cpu_seconds(self) -> dict[int, float]:
+        """User and system time so far by process id, with the clock's full resolution. Raises BenchError when dead."""
+        return {pid: _cpu_seconds(pid) for pid in self.pids()}
 
     def memory(self) -> int:
         """Resident bytes now."""
-        return sum(_memory(pid, "VmRSS") for pid in self._pids())
+        return sum(_memory(pid, "VmRSS") for pid in self.pids())
 
     def forget_peak(self) -> None:
         """Let `peak_memory` start anew."""
-        for pid in self._pids():
+        for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
 
     def peak_memory(self) -> int:
         """Most resident bytes since `forget_peak`."""
-        return sum(_memory(pid, "VmHWM") for pid in self._pids())
+        return sum(_memory(pid, "VmHWM") for pid in self.pids())
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Those that run now. Raises BenchError when there are none."""
         found = [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit() and _session(one) == self.pid]
         if not found:
             raise BenchError(f"{self.name} has died:\n{tail(self.log)}")
@@ -84,14 +86,14 @@ def tail(log: Path) -> str:
 
 
 def spawn(
-    argv: Sequence[str], *, core: int, stdin: int = subprocess.DEVNULL, **options: Any
+    argv: Sequence[str], *, cores: Sequence[int], stdin: int = subprocess.DEVNULL, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a command on one core, leader of a session of its own.
+    """Start a command on these cores, leader of a session of its own.
 
     The kernel kills it should this program die without ending it. That is tied to the thread that forks, so it is
     done here and not by trio.lowlevel.open_process, which uses a worker thread that ends when it is idle.
     """
-    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *argv]
+    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", ",".join(map(str, cores)), *argv]
     return subprocess.Popen[bytes](command, stdin=stdin, start_new_session=True, **options)
 
 
@@ -127,7 +129,7 @@ async def running(
     name: str,
     argv: Sequence[str],
     *,
-    core: int,
+    cores: Sequence[int],
     folder: Path,
     port: int,
     ready: bytes = b"",
@@ -135,19 +137,28 @@ async def running(
 ) -> AsyncGenerator[Running]:
     """Run a server while inside: it accepts on `port`, and has written `ready` to its output. Raises BenchError."""
     log = folder / f"{name}.log"
+    began = time.perf_counter()
     with log.open("wb") as output:
         process = spawn(
-            argv, core=core, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
+            argv, cores=cores, stdout=output, stderr=output, cwd=folder, env={**os.environ, **(environment or {})}
         )
     server = Running(name, process.pid, log)
     try:
         await _until_ready(process, server, port, ready)
-        yield server
-        if process.poll() is not None:
-            raise BenchError(f"{name} has died:\n{tail(log)}")
+        try:
+            yield replace(server, start_seconds=time.perf_counter() - began)
+        except BenchError as error:
+            _check_alive(process, server, error)
+            raise
+        _check_alive(process, server)
     finally:
         with trio.move_on_after(GIVE_UP_SECONDS, shield=True):
             await end(process)
+
+
+def _check_alive(process: subprocess.Popen[bytes], server: Running, error: BenchError | None = None) -> None:
+    if (code := process.poll()) is not None:
+        raise BenchError(f"{server.name} has ended with {code}:\n{tail(server.log)}") from error
 
 
 async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: int, ready: bytes) -> None:
@@ -161,10 +172,10 @@ async def _until_ready(process: subprocess.Popen[bytes], server: Running, port: 
     raise BenchError(f"{server.name} did not start:\n{tail(server.log)}")
 
 
-async def run_to_end(argv: Sequence[str], *, core: int) -> str:
+async def run_to_end(argv: Sequence[str], *, cores: Sequence[int]) -> str:
     """Run a load generator to its end; its standard output. Raises BenchError when it fails."""
     with TemporaryFile() as output, TemporaryFile() as errors:
-        process = spawn(argv, core=core, stdout=output, stderr=errors)
+        process = spawn(argv, cores=cores, stdout=output, stderr=errors)
         code: int | str = f"no end within {RUN_SECONDS:g} s"
         try:
             with trio.move_on_after(RUN_SECONDS):
@@ -181,9 +192,9 @@ async def run_to_end(argv: Sequence[str], *, core: int) -> str:
 
 
 @asynccontextmanager
-async def holding(argv: Sequence[str], *, core: int) -> AsyncGenerator[None]:
+async def holding(argv: Sequence[str], *, cores: Sequence[int]) -> AsyncGenerator[None]:
     """Run a load generator that prints a line when it holds what it should, and ends with its standard input."""
-    process = spawn(argv, core=core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = spawn(argv, cores=cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -79,14 +79,14 @@ def _ratios(result: Result) -> str:
     ratios = result.ratios()
     for subject, peer in dict.fromkeys((subject, peer) for subject, peer, _ in ratios):
         found = {metric.key: ratios.get((subject, peer, metric.key)) for metric in metrics}
-        target = next((one for key in found if (one := result.target(subject, peer, key))), None)
-        reached = found[target.metric] if target else None
+        targets = [one for key in found if (one := result.target(subject, peer, key))]
+        judged = [one.judge(reached.median) for one in targets if (reached := found[one.metric])]
         lines.append(
             [
                 f"{subject} : {peer}",
                 *(_show_ratio(spread) for spread in found.values()),
-                str(target) if target else "",
-                target.judge(reached.median) if target and reached else "",
+                " / ".join(map(str, targets)),
+                " / ".join(judged),
             ]
         )
     return table(lines)

@@ -28,19 +28,19 @@ class Target:
     peer: str | None
     metric: str
     must: float
-    stretch: float
+    stretch: float | None = None
     below: bool = False
 
     def judge(self, value: float) -> str:
         """How far the ratio got."""
         for name, limit in (("stretch met", self.stretch), ("met", self.must)):
-            if value <= limit if self.below else value >= limit:
+            if limit is not None and (value <= limit if self.below else value >= limit):
                 return name
         return "not met"
 
     def __str__(self) -> str:
         sign = "≤" if self.below else "≥"
-        return f"{sign} {self.must:g}, stretch {sign} {self.stretch:g}"
+        return f"{sign} {self.must:g}" + ("" if self.stretch is None else f", stretch {sign} {self.stretch:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.load.loop import Loop
 
 PAYLOAD_BYTES = 64
-WARM_UP_SECONDS = 0.5
+WARM_UP_SECONDS = 0.3
 OPEN_SECONDS = 10.0
 _BINARY = 0x82  # FIN and opcode 2 (RFC 6455 §5.2)
 _MASKED = 0x80

@@ -6,8 +6,9 @@ import json
 
 from bench.backends.bodies import BLOCK_BYTES
 from bench.bench import Bench
+from bench.contenders import AIOHTTP, CADDY, HAPROXY, NGINX, TRIOPROXY
 from bench.measure import CPU, SHARE, Measurement, Meter, interleave, note_limits
-from bench.peer import AIOHTTP, CADDY, HAPROXY, NGINX, TRIOPROXY, Proxy, path
+from bench.peer import Proxy, path
 from bench.process import run_to_end
 from bench.result import Metric, Result, Sample, Target
 
@@ -34,7 +35,7 @@ async def chunked(bench: Bench) -> Result:
 
 
 async def _measure(bench: Bench, coding: str) -> Result:
-    peers = [TRIOPROXY, AIOHTTP, NGINX] + ([HAPROXY, CADDY] if bench.plan.full else [])
+    peers = [TRIOPROXY, NGINX] + ([AIOHTTP, HAPROXY, CADDY] if bench.plan.full else [])
     async with bench.bodies_backend() as backend, bench.proxies(peers, backend=backend) as proxies:
         for name, proxy in proxies.items():
             bench.progress(f"check: {name}")
@@ -76,4 +77,4 @@ async def _download(bench: Bench, port: int, coding: str, *options: str) -> dict
         *("download", "--connect", str(port), "--path", f"{path('http')}/{coding}/{BODY_BYTES}"),
         *("--bytes", str(BODY_BYTES), *options),
     )
-    return json.loads(await run_to_end(command, core=bench.cores.load))
+    return json.loads(await run_to_end(command, cores=bench.cores.load))

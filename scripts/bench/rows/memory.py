@@ -9,15 +9,15 @@ import trio
 
 from bench.backends.bodies import BLOCK_BYTES
 from bench.bench import ANSWER, Bench
+from bench.contenders import AIOHTTP, CADDY, CHP, NGINX, TRIOPROXY
 from bench.errors import BenchError
-from bench.peer import AIOHTTP, CADDY, CHP, NGINX, TRIOPROXY, Proxy, free_port, path, start
+from bench.peer import Proxy, free_port, path, start
 from bench.process import holding, run_to_end
 from bench.result import Metric, Result, Sample, Target
 
 CONNECTIONS = 1000
 PER_CONNECTION = "kib_per_connection"
 GROWTH = "mib"
-LARGE_BYTES = 1024 * BLOCK_BYTES
 METRICS = (Metric(PER_CONNECTION, "KiB each"),)
 RELAY = "trioproxy relay"
 MESSAGE = "trioproxy message"
@@ -26,7 +26,7 @@ _REQUEST = f"GET {path('http')} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 async def idle_connections(bench: Bench) -> Result:
     """Client connections that wait for their next request, over what the proxy had with one of them."""
-    peers = [TRIOPROXY, AIOHTTP, NGINX] + ([CADDY, CHP] if bench.plan.full else [])
+    peers = [TRIOPROXY] + ([AIOHTTP, NGINX, CADDY, CHP] if bench.plan.full else [])
     samples: dict[str, list[Sample]] = {}
     async with bench.answering_backend() as backend:
         for peer in peers:
@@ -64,26 +64,23 @@ async def _kept_connections(proxy: Proxy, count: int) -> AsyncGenerator[None]:
 
 async def idle_websockets(bench: Bench) -> Result:
     """WebSockets that have carried one message and now nothing, each with its connection to the backend."""
-    contenders = {
-        RELAY: (TRIOPROXY, "relay"),
-        MESSAGE: (TRIOPROXY, "message"),
-        "aiohttp": (AIOHTTP, "http"),
-        "nginx": (NGINX, "http"),
-    }
+    contenders = {RELAY: (TRIOPROXY, "relay")}
     if bench.plan.full:
-        contenders |= {"caddy": (CADDY, "http"), "chp": (CHP, "http")}
+        contenders |= {MESSAGE: (TRIOPROXY, "message")}
+        contenders |= {peer.name: (peer, "http") for peer in (AIOHTTP, NGINX, CADDY, CHP)}
     samples: dict[str, list[Sample]] = {}
     for name, (peer, service) in contenders.items():
         bench.progress(name)
         echo = free_port()
-        async with start(peer, backend=echo, folder=bench.folder, core=bench.cores.proxy) as proxy:
-            async with holding(_hold(bench, proxy, service, echo, 1), core=bench.cores.load):
+        async with start(peer, backend=echo, folder=bench.folder, cores=bench.cores.proxy) as proxy:
+            async with holding(_hold(bench, proxy, service, echo, 1), cores=bench.cores.load):
                 before = proxy.process.memory()
-            async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), core=bench.cores.load):
+            async with holding(_hold(bench, proxy, service, echo, CONNECTIONS), cores=bench.cores.load):
                 samples[name] = [_per_connection(proxy, before)]
     title = f"memory per idle WebSocket, {CONNECTIONS} of them"
+    subjects = (RELAY, MESSAGE) if bench.plan.full else (RELAY,)
     targets = (Target(RELAY, None, PER_CONNECTION, 24, 16, below=True),)
-    return Result("memory-idle-websocket", title, (RELAY, MESSAGE), METRICS, samples, targets)
+    return Result("memory-idle-websocket", title, subjects, METRICS, samples, targets)
 
 
 def _hold(bench: Bench, proxy: Proxy, service: str, echo: int, count: int) -> list[str]:
@@ -110,7 +107,7 @@ async def growth(bench: Bench) -> Result:
                 samples[f"{peer.name} upload"] = [await _grow(bench, proxy, "upload")]
     return Result(
         "memory-growth",
-        "growth of memory while 1 GiB passes",
+        f"growth of memory while {bench.plan.large_mib} MiB pass",
         (),
         (Metric(GROWTH, "MiB", compared=False),),
         samples,
@@ -122,7 +119,7 @@ async def _grow(bench: Bench, proxy: Proxy, what: str) -> Sample:
     bench.progress(f"{proxy.peer.name}: {what}")
     before = proxy.process.memory()
     proxy.process.forget_peak()
-    await _carry(bench, proxy, what, LARGE_BYTES)
+    await _carry(bench, proxy, what, bench.plan.large_mib * BLOCK_BYTES)
     return {GROWTH: (proxy.process.peak_memory() - before) / 2**20}
 
 
@@ -132,4 +129,4 @@ async def _carry(bench: Bench, proxy: Proxy, what: str, size: int) -> None:
         *(what, "--connect", str(proxy.port), "--path", f"{path('http')}/length/{size}"),
         *("--bytes", str(size), "--verify"),
     )
-    await run_to_end(command, core=bench.cores.load)
+    await run_to_end(command, cores=bench.cores.load)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
+from bench import contenders as by
+from bench.answers import check_all
 from bench.bench import ANSWER, Bench
-from bench.errors import BenchError
 from bench.load import wrk
 from bench.measure import CPU, SHARE, Measurement, Meter, interleave, note_limits
-from bench.peer import AIOHTTP_UVLOOP, CADDY, CADDY_QUIET, CHP, FURTHER, NEAREST, NGINX, TRIOPROXY, Proxy, path
+from bench.peer import Peer, url
 from bench.process import Running
 from bench.result import Metric, Result, Sample, Target
 
@@ -26,55 +25,78 @@ METRICS = (
     Metric(PER_CPU, "requests/CPU s"),
     Metric(SHARE, "share of its core", compared=False),
 )
+BROWSER_FIELDS = len(wrk.read_headers(wrk.BROWSER))
 
 
-def _target(peer: str, must: float, stretch: float) -> Target:
-    return Target(TRIOPROXY.name, peer, PER_CPU, must, stretch)
-
-
-TARGETS = (
-    _target(CADDY.name, 1.2, 1.7),
-    _target(CADDY_QUIET.name, 0.9, 1.2),
-    _target(CHP.name, 2.0, 3.0),
-    _target(AIOHTTP_UVLOOP.name, 2.2, 3.0),
-    _target(NGINX.name, 0.16, 0.25),
-)
+def _target(peer: Peer, must: float, stretch: float) -> Target:
+    return Target(by.TRIOPROXY.name, peer.name, PER_CPU, must, stretch)
 
 
 async def browser_requests(bench: Bench) -> Result:
     """As a browser sends them."""
-    title = f"requests with {len(wrk.read_headers(wrk.BROWSER))} browser headers, 100-byte answers, one core"
-    return await _measure(bench, "requests-browser", title, wrk.BROWSER, TARGETS)
+    peers = [by.TRIOPROXY, by.TRIO_FLOOR, by.AIOHTTP_UVLOOP, by.CHP, by.CADDY, by.CADDY_QUIET, by.NGINX]
+    targets = (
+        _target(by.CADDY, 1.2, 1.7),
+        _target(by.CADDY_QUIET, 0.9, 1.2),
+        _target(by.CHP, 2.0, 3.0),
+        _target(by.AIOHTTP_UVLOOP, 2.2, 3.0),
+        _target(by.NGINX, 0.16, 0.25),
+        _target(by.TRIO_FLOOR, 0.40, 0.60),
+    )
+    title = f"requests with {BROWSER_FIELDS} browser headers, 100-byte answers, one core"
+    return await _measure(bench, "requests-browser", title, peers + _further(bench), wrk.BROWSER, targets)
 
 
 async def bare_requests(bench: Bench) -> Result:
     """As a load generator sends them by itself: nothing but Host."""
-    return await _measure(bench, "requests-bare", "bare requests, 100-byte answers, one core", None, ())
+    peers = [by.TRIOPROXY, by.TRIO_FLOOR, by.AIOHTTP_UVLOOP, by.CHP, by.CADDY, by.CADDY_QUIET, by.NGINX]
+    title = "bare requests, 100-byte answers, one core"
+    return await _measure(bench, "requests-bare", title, peers + _further(bench), None, ())
 
 
-async def _measure(bench: Bench, key: str, title: str, headers: Path | None, targets: tuple[Target, ...]) -> Result:
-    peers = [*NEAREST, *(FURTHER if bench.plan.full else ())]
-    async with bench.answering_backend() as backend, bench.proxies(peers, backend=backend) as proxies:
+async def tls_requests(bench: Bench) -> Result:
+    """As a browser sends them, over TLS connections that are kept."""
+    peers = [by.TRIOPROXY_TLS, by.CADDY_TLS] + ([by.NGINX_TLS] if bench.plan.full else [])
+    targets = (Target(by.TRIOPROXY_TLS.name, by.CADDY_TLS.name, PER_CPU, 0.7, 1.0),)
+    title = f"requests over TLS with {BROWSER_FIELDS} browser headers, 100-byte answers, one core"
+    return await _measure(bench, "requests-tls", title, peers, wrk.BROWSER, targets)
+
+
+def _further(bench: Bench) -> list[Peer]:
+    return [by.AIOHTTP, by.TRIO_H11, by.HAPROXY] if bench.plan.full else []
+
+
+async def _measure(
+    bench: Bench, key: str, title: str, peers: Sequence[Peer], headers: Path | None, targets: tuple[Target, ...]
+) -> Result:
+    """The first of the peers is ours."""
+    tls = peers[0].tls
+    async with (
+        bench.answering_backend() as backend,
+        bench.answering_backend(tls=tls) as direct,
+        bench.proxies(peers, backend=backend) as proxies,
+    ):
         sent = wrk.read_headers(headers) if headers else {}
         contenders = {
-            DIRECT: _measurement(bench, f"http://127.0.0.1:{backend}{path(SERVICE)}", None, headers),
+            DIRECT: _measurement(bench, url(direct, SERVICE, tls=tls), None, headers),
             **{name: _measurement(bench, one.url(SERVICE), one.process, headers) for name, one in proxies.items()},
         }
-        await _check(proxies, sent)
-        for name, proxy in proxies.items():
-            bench.progress(f"warm-up: {name}")
-            await _load(bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
+        ciphers = await check_all(proxies, SERVICE, sent)
+        bench.progress("warm-up")
+        async with trio.open_nursery() as nursery:
+            for proxy in proxies.values():
+                nursery.start_soon(_load, bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
         samples = await interleave(contenders, rounds=bench.plan.rounds, progress=bench.progress)
-        await _check(proxies, sent)
-    result = Result(key, title, (TRIOPROXY.name,), METRICS, samples, targets=targets, uncompared=frozenset({DIRECT}))
+    result = Result(key, title, (peers[0].name,), METRICS, samples, targets, frozenset({DIRECT}))
+    result.notes.extend(f"{name}: {cipher}" for name, cipher in ciphers.items() if cipher)
     note_limits(result, metric=RATE, direct=DIRECT)
     return result
 
 
-def _measurement(bench: Bench, url: str, process: Running | None, headers: Path | None) -> Measurement:
+def _measurement(bench: Bench, address: str, process: Running | None, headers: Path | None) -> Measurement:
     async def measure() -> Sample:
         meter = Meter(process, bench.cores)
-        load = await _load(bench, url, headers, bench.plan.seconds)
+        load = await _load(bench, address, headers, bench.plan.seconds)
         sample = meter.read() | {RATE: load.requests / load.seconds}
         if process is not None:
             sample[PER_CPU] = load.requests / sample[CPU]
@@ -83,23 +105,5 @@ def _measurement(bench: Bench, url: str, process: Running | None, headers: Path 
     return measure
 
 
-async def _load(bench: Bench, url: str, headers: Path | None, seconds: int) -> wrk.HttpLoad:
-    return await wrk.request(url, headers=headers, seconds=seconds, core=bench.cores.load, body_bytes=len(ANSWER))
-
-
-async def _check(proxies: Mapping[str, Proxy], headers: dict[str, str]) -> None:
-    """wrk counts; here an answer is looked at."""
-    for name, proxy in proxies.items():
-        await trio.to_thread.run_sync(_check_one, name, proxy.port, headers)
-
-
-def _check_one(name: str, port: int, headers: dict[str, str]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    try:
-        connection.request("GET", path(SERVICE), headers=headers)
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    if response.status != 200 or hashlib.sha256(body).digest() != hashlib.sha256(ANSWER.encode()).digest():
-        raise BenchError(f"{name} answered {response.status}, {len(body)} bytes: {body[:200]!r}")
+async def _load(bench: Bench, address: str, headers: Path | None, seconds: int) -> wrk.HttpLoad:
+    return await wrk.request(address, headers=headers, body=ANSWER, seconds=seconds, cores=bench.cores.load)

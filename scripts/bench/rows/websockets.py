@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from bench.bench import Bench
+from bench.contenders import AIOHTTP, AIOHTTP_UVLOOP, CHP, NGINX, TRIOPROXY
 from bench.measure import CPU, SHARE, Measurement, Meter, interleave, note_limits
-from bench.peer import AIOHTTP, AIOHTTP_UVLOOP, CHP, NGINX, TRIOPROXY, Proxy, free_port, path
+from bench.peer import Proxy, free_port, path
 from bench.process import run_to_end
 from bench.result import Metric, Result, Sample, Target
 
@@ -57,12 +58,12 @@ def _measurement(bench: Bench, proxy: Proxy | None, service: str, echo: int) -> 
     command = bench.module(
         "bench.load.websocket",
         *("ping-pong", "--connect", str(proxy.port if proxy else echo), "--path", path(service)),
-        *("--echo", str(echo), "--connections", str(CONNECTIONS), "--seconds", str(bench.plan.seconds)),
+        *("--echo", str(echo), "--connections", str(CONNECTIONS), "--seconds", str(bench.plan.ping_pong)),
     )
 
     async def measure() -> Sample:
         meter = Meter(proxy.process if proxy else None, bench.cores)
-        found: dict[str, float] = json.loads(await run_to_end(command, core=bench.cores.load))
+        found: dict[str, float] = json.loads(await run_to_end(command, cores=bench.cores.load))
         sample = meter.read() | {RATE: found["round_trips"] / found["seconds"]}
         if proxy is not None:
             sample[PER_CPU] = found["total"] / sample[CPU]
