@@ -43,7 +43,7 @@ def bring(encoder: TableEncoder, assembler: TableAssembler, table: Table, base: 
 
 
 def assert_same(one: Table, other: Table) -> None:
-    for name in set(Table.__slots__) - {"_history"}:
+    for name in set(Table.__slots__) - {"history"}:
         assert getattr(one, name) == getattr(other, name), name
 
 

@@ -143,7 +143,7 @@ def _assemble(
     fleet = Fleet(make_slots(config, launch, standing, ledger, events), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)
-    intake.replace(PROVIDER, routes)
+    intake.take(catalog.plan_replace(PROVIDER, routes))
     sources = Sources(intake, config.routes, config.providers.file)
     settings = Settings(
         config,
