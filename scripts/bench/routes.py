@@ -204,7 +204,7 @@ class Probe(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        while not self.done.wait(0.002):
+        while not self.done.wait(0.01):
             begun = time.perf_counter()
             answer = ask(self._connection, "GET", self._path, token=self._token)
             self.waits.append((time.perf_counter() - begun) * 1e3)

@@ -58,8 +58,8 @@ def test_a_snapshot_replaces_the_one_before() -> None:
 
 def test_an_unchanged_snapshot_makes_no_version_and_keeps_the_objects_in_use() -> None:
     catalog = Catalog(PRIORITY)
-    first = make("a")
-    catalog.replace("file", [first])
+    catalog.replace("file", [make("a")])
+    first = catalog.of_provider("file")["a", "v"]
     before = catalog.table
     assert not catalog.replace("file", [make("a")])
     assert catalog.of_provider("file")["a", "v"] is first

@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from looking at a large table again and again."""
+"""Very many objects, made and let go of without anybody waiting for it: what Python does about them holds the GIL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import gc
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
+
+import trio
+
+AT_ONCE = 500
+"""Objects that are let go of in one go: with all that they refer to, a millisecond."""
 
 _NEVER = 1_000_000_000
 _lock = threading.Lock()
@@ -36,3 +42,16 @@ def many_objects() -> Generator[None]:
             gc.freeze()
             if not _users:
                 gc.set_threshold(*_thresholds)
+
+
+def let_go(items: list[Any]) -> None:
+    """Empty a long list in a thread. Freed with the list, its items would hold up every other thread."""
+    while items:
+        del items[-AT_ONCE:]
+
+
+async def let_go_slowly(items: list[Any]) -> None:
+    """Empty a long list on the event loop, a little at a time."""
+    while items:
+        del items[-AT_ONCE:]
+        await trio.lowlevel.checkpoint()

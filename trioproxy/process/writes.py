@@ -65,15 +65,18 @@ class Writes:
         async with self._intake.turn:
             if if_version is not None and if_version != self._catalog.version:
                 return None
-            step = await self._intake.plan_replace(PROVIDER, routes)
-            await self._store.replace(routes, version=self._catalog.version + 1)
-            self._intake.take(step)
-            version = self._catalog.version
+            version = await self._replace(routes)
         return Change(version, await self._publisher.publish())
 
     @property
     def _held(self) -> Mapping[RouteKey, Route]:
         return self._catalog.of_provider(PROVIDER)
+
+    async def _replace(self, routes: list[Route]) -> int:
+        step = await self._intake.plan_replace(PROVIDER, routes)
+        await self._store.replace(routes, version=self._catalog.version + 1)
+        self._intake.take(step)
+        return self._catalog.version
 
     async def _change(self, upsert: list[Route], remove: list[RouteKey]) -> int:
         # No checkpoint after the store: a caller that gives up leaves nothing kept that the table does not know.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from immutables import Map
 
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, RouteKey
 from trioproxy.routing.table import Draft, Table
 
@@ -35,6 +36,8 @@ class Step:
 
 class Catalog:
     """Merges providers. A key that several of them know belongs to the first in `priority`.
+
+    Routes are kept as equal ones in less memory, see `compact`.
 
     Has one writer. Everything it hands out is a snapshot that later changes leave alone. `version` is where
     counting starts, so that versions go on rising over a restart; each change of the merged table adds one.
@@ -69,33 +72,22 @@ class Catalog:
     def plan_replace(self, provider: str, routes: Iterable[Route]) -> Step:
         """Work out what `replace` would do, and change nothing: in any thread, as it takes its time for many routes."""
         before = self._held[provider]
-        left = before.mutate()
-        after = before.mutate()
         added: dict[RouteKey, Route] = {}
-        for route in routes:
-            key = route.key
-            left.pop(key, None)
+        kept: set[RouteKey] = set()
+        for key, route in {route.key: route for route in routes}.items():
             known = before.get(key)
             if known is not None and (known is route or known == route):
-                added.pop(key, None)
-                after[key] = known  # the object that is in use stays in use
+                kept.add(key)  # the object that is in use stays in use
             else:
-                added[key] = after[key] = route
-        removed = list(left.finish())
-        for key in removed:
-            del after[key]
-        return self._plan(provider, after.finish(), added, removed, synced=True)
+                added[key] = compact(route)
+        removed = [key for key in before if key not in kept and key not in added]
+        return self._plan(provider, added, removed, synced=True)
 
     def plan_change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> Step:
         """Work out what `change` would do, and change nothing. Costs the change, however many routes there are."""
-        added = {route.key: route for route in upsert}
+        added = {route.key: compact(route) for route in upsert}
         removed = [key for key in dict.fromkeys(remove) if key not in added]
-        held = self._held[provider].mutate()
-        for key in removed:
-            held.pop(key, None)
-        for key, route in added.items():
-            held[key] = route
-        return self._plan(provider, held.finish(), added, removed, synced=self._table.synced)
+        return self._plan(provider, added, removed, synced=self._table.synced)
 
     def take(self, step: Step) -> bool:
         """Make a step that was worked out. Returns whether it made a new version.
@@ -120,11 +112,15 @@ class Catalog:
         """Count what each provider holds, hidden routes included."""
         return {name: len(held) for name, held in self._held.items()}
 
-    def _plan(
-        self, provider: str, held: Held, added: dict[RouteKey, Route], removed: Sequence[RouteKey], *, synced: bool
-    ) -> Step:
+    def _plan(self, provider: str, added: dict[RouteKey, Route], removed: Sequence[RouteKey], *, synced: bool) -> Step:
         base = self._table
-        layers = [held if name == provider else other for name, other in self._held.items()]
+        next_held = self._held[provider].mutate()
+        for key in removed:
+            next_held.pop(key, None)
+        for key, route in added.items():
+            next_held[key] = route
+        held = next_held.finish()
+        layers = [layer for layer in (self._held | {provider: held}).values() if layer]
         upsert: dict[RouteKey, Route] = {}
         remove: list[RouteKey] = []
         for key in (*removed, *added):
