@@ -28,11 +28,11 @@ class RecordingSink:
         self.told: list[set[str] | str] = []
         self._more = trio.Event()
 
-    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+    async def replace(self, provider: str, routes: Iterable[Route]) -> None:
         assert provider == "file"
         self._note({route.session_id for route in routes})
 
-    def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
+    async def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
         raise AssertionError("a file is always read whole")
 
     def failed(self, provider: str, error: str) -> None:

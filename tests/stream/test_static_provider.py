@@ -12,10 +12,10 @@ class RecordingSink:
     def __init__(self) -> None:
         self.snapshots: list[tuple[str, list[str]]] = []
 
-    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+    async def replace(self, provider: str, routes: Iterable[Route]) -> None:
         self.snapshots.append((provider, [route.session_id for route in routes]))
 
-    def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
+    async def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
         raise AssertionError("static routes change as a whole")
 
     def failed(self, provider: str, error: str) -> None:
@@ -36,7 +36,7 @@ async def test_other_routes_are_delivered_at_once(nursery: trio.Nursery) -> None
     sink = RecordingSink()
     provider = StaticProvider([make("a")])
     await nursery.start(provider.run, sink)
-    provider.set([make("b")])
+    await provider.set([make("b")])
     await provider.refresh()
     assert sink.snapshots == [("static", ["a"]), ("static", ["b"])]
 
@@ -47,7 +47,7 @@ async def test_routes_set_while_it_does_not_run_are_delivered_when_it_does() -> 
     async with trio.open_nursery() as nursery:
         await nursery.start(provider.run, sink)
         nursery.cancel_scope.cancel()
-    provider.set([make("late")])
+    await provider.set([make("late")])
     assert sink.snapshots == [("static", [])]
     async with trio.open_nursery() as nursery:
         await nursery.start(provider.run, sink)

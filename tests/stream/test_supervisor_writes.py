@@ -145,7 +145,7 @@ async def test_a_caller_that_gives_up_leaves_disk_and_table_agreed(autojump_cloc
 async def test_versions_of_other_providers_are_remembered_too(autojump_clock: trio.abc.Clock) -> None:
     world = World()
     async with world.running():
-        world.intake.replace("static", [route("other")])
+        await world.intake.replace("static", [route("other")])
         await trio.testing.wait_all_tasks_blocked()
         assert world.store.versions[-1] == world.catalog.version
         assert world.plane.table_version == world.catalog.version
@@ -158,9 +158,9 @@ async def test_a_version_that_cannot_be_remembered_stops_nothing(
     world = World()
     async with world.running():
         world.store.failure = "read-only"
-        world.intake.replace("static", [route("other")])
+        await world.intake.replace("static", [route("other")])
         await trio.testing.wait_all_tasks_blocked()
-        world.intake.replace("static", [route("another")])
+        await world.intake.replace("static", [route("another")])
         await trio.testing.wait_all_tasks_blocked()
         assert world.plane.table_version == world.catalog.version
         world.lifecycle.start_drain()
@@ -195,7 +195,7 @@ async def test_providers_are_told_of_with_their_failures(autojump_clock: trio.ab
         found = {info.name: info for info in world.worker.providers()}
         assert found["static"].up
         assert (found["file"].up, found["file"].error, found["file"].synced_at) == (False, "not TOML", None)
-        world.intake.replace("file", [route("f")])
+        await world.intake.replace("file", [route("f")])
         found = {info.name: info for info in world.worker.providers()}
         assert (found["file"].up, found["file"].error, found["file"].routes) == (True, None, 1)
         assert found["file"].synced_at == 1000.0

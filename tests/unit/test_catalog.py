@@ -58,8 +58,8 @@ def test_a_snapshot_replaces_the_one_before() -> None:
 
 def test_an_unchanged_snapshot_makes_no_version_and_keeps_the_objects_in_use() -> None:
     catalog = Catalog(PRIORITY)
-    first = make("a")
-    catalog.replace("file", [first])
+    catalog.replace("file", [make("a")])
+    first = catalog.of_provider("file")["a", "v"]
     before = catalog.table
     assert not catalog.replace("file", [make("a")])
     assert catalog.of_provider("file")["a", "v"] is first
@@ -195,8 +195,41 @@ def test_any_sequence_of_snapshots_and_deltas_equals_a_full_rebuild(
         for name in reversed(PRIORITY):
             merged.update(truth[name])
         rebuilt = Table.build(merged.values(), version=catalog.version, synced=synced)
-        for name in set(Table.__slots__) - {"_history"}:  # which tells how a table came about, not what it is
+        for name in set(Table.__slots__) - {"history"}:  # which tells how a table came about, not what it is
             assert getattr(catalog.table, name) == getattr(rebuilt, name), name
-        assert changed == (before.routes != merged or before.synced != synced)
+        assert changed == (dict(before.routes) != merged or before.synced != synced)
         assert catalog.version == before.version + changed
         assert {name: dict(catalog.of_provider(name)) for name in PRIORITY} == truth
+
+
+def test_a_step_that_is_worked_out_changes_nothing_until_it_is_taken() -> None:
+    catalog = Catalog(PRIORITY)
+    catalog.replace("store", [make("a")])
+    before = catalog.table
+    step = catalog.plan_replace("store", [make("b")])
+    assert (catalog.table, set(catalog.of_provider("store"))) == (before, {("a", "v")})
+    assert (step.upserted, step.removed, step.changes_table) == ((("b", "v"),), (("a", "v"),), True)
+    assert catalog.take(step)
+    assert set(catalog.table.routes) == {("b", "v")}
+
+
+@pytest.mark.parametrize("provider", ["store", "file"])
+def test_a_step_that_is_out_of_date_is_refused(provider: str) -> None:
+    catalog = Catalog(PRIORITY)
+    catalog.replace("store", [make("a")])
+    step = catalog.plan_replace("store", [make("b")])
+    assert catalog.change(provider, upsert=[make("c")])
+    table = catalog.table
+    with pytest.raises(ValueError, match="changed since"):
+        catalog.take(step)
+    assert catalog.table is table
+
+
+def test_a_step_is_out_of_date_also_when_what_came_between_was_hidden() -> None:
+    catalog = Catalog(PRIORITY)
+    catalog.replace("store", [make("a")])
+    catalog.replace("file", [make("x")])
+    step = catalog.plan_replace("file", [make("b")])
+    assert not catalog.change("file", upsert=[make("a")])
+    with pytest.raises(ValueError, match="changed since"):
+        catalog.take(step)

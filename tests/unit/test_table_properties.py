@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioproxy.routing.route import Route, RouteKey
-from trioproxy.routing.table import PathMatch, Table
+from trioproxy.routing.table import Draft, PathMatch, Table
 
 NAMES = ["a", "b", "ab", "a.b"]
 HOSTS = ["h", "a.h", "b.h"]
@@ -69,6 +69,25 @@ def test_a_chain_of_changes_makes_the_same_table_as_building_it(
             current.pop(key, None)
         current.update({route.key: route for route in upsert})
     built = Table.build(current.values(), version=len(steps))
-    for name in set(Table.__slots__) - {"_history"}:  # which tells how a table came about, not what it is
+    for name in set(Table.__slots__) - {"history"}:  # which tells how a table came about, not what it is
         assert getattr(table, name) == getattr(built, name), name
     assert table.match_path(path) == naive_match(current.values(), path)
+
+
+@given(st.lists(routes, max_size=6), changes)
+def test_a_draft_in_many_steps_makes_the_same_table_as_one_change_after_the_other(
+    start: list[Route], steps: list[tuple[list[Route], list[RouteKey]]]
+) -> None:
+    table = Table.build(start, version=0)
+    before = {name: getattr(table, name) for name in Table.__slots__}
+    draft = Draft(table)
+    expected = table
+    for upsert, remove in steps:
+        draft.change({route.key: route for route in upsert}.items(), remove)
+        expected = expected.changed(upsert=upsert, remove=remove, version=1)
+    made = draft.finish(version=1)
+    for name in set(Table.__slots__) - {"history", "version"}:
+        assert getattr(made, name) == getattr(expected, name), name
+    touched = {key for upsert, remove in steps for key in (*remove, *(route.key for route in upsert))}
+    assert made.changes_since(0) == touched
+    assert {name: getattr(table, name) for name in Table.__slots__} == before

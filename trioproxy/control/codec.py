@@ -13,6 +13,7 @@ import pickle
 from typing import Any, TypeVar
 
 from trioproxy.errors import ControlError
+from trioproxy.routing.compact import assemble, take_apart
 from trioproxy.routing.route import Model
 
 PROTOCOL = 5
@@ -28,8 +29,6 @@ _OTHERS = frozenset(
         ("pathlib", "PosixPath"),
     }
 )
-_set = object.__setattr__
-
 T = TypeVar("T")
 
 
@@ -55,7 +54,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         # pydantic's own way back runs Python code several times per model: thrice as slow, for 100 000 routes.
         if isinstance(obj, Model):
-            return _revive, (type(obj), obj.__dict__, obj.__pydantic_fields_set__)
+            return _revive, (type(obj), take_apart(obj), obj.__pydantic_fields_set__)
         return NotImplemented
 
 
@@ -67,11 +66,6 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-def _revive(model: type[Model], values: dict[str, Any], given: set[str]) -> Model:
+def _revive(model: type[Model], values: tuple[object, ...], given: set[str]) -> Model:
     """A model as it was: validated when it was made, and not again."""
-    revived = model.__new__(model)
-    _set(revived, "__dict__", values)
-    _set(revived, "__pydantic_fields_set__", given)
-    _set(revived, "__pydantic_extra__", None)
-    _set(revived, "__pydantic_private__", None)
-    return revived
+    return assemble(model, values, given)

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from trioproxy.control.codec import encode
 from trioproxy.errors import ControlError
 from trioproxy.routing.route import Route, RouteKey
-from trioproxy.routing.table import Table
+from trioproxy.routing.table import Draft, Table
 
 PART = 500
 """Backends of one part, or routes without one: some 100 KB, and a few milliseconds for whoever reads it."""
-GROWTH = 8
-"""A table being put together grows by an eighth at a time."""
 KEPT_BYTES = 16 * 1024 * 1024
 """Of encoded parts, for the next forwarder: those that need the same ones need them at about the same time."""
 
@@ -90,32 +88,23 @@ class TableAssembler:
 
     def __init__(self) -> None:
         self.table = Table.build((), version=0, synced=False)
-        self._building: Table | None = None
-        self._upsert: dict[RouteKey, Route] = {}
-        self._remove: set[RouteKey] = set()
+        self._draft: Draft | None = None
 
     def add(self, part: TablePart) -> Table | None:
         """Take the next part; the table, when it was the last one. Raises ControlError for one that does not fit."""
-        building = self._building if self._building is not None else self._begin(part)
-        self._upsert |= {route.key: route for route in part.upsert}
-        self._remove.update(part.remove)
-        # Each step copies the table's indexes. Steps that grow with the table keep the whole way linear, and each
-        # one (some 50 ms at 100 000 routes) short enough for the traffic that waits for it.
-        if part.last or len(self._upsert) >= len(building.routes) // GROWTH:
-            building = building.changed(
-                upsert=self._upsert.values(), remove=self._remove, version=part.version, synced=part.synced
-            )
-            self._upsert, self._remove = {}, set()
-            if part.base is None:
-                # A table lives long and has no cycles: looking for some in it costs more than all else here.
-                gc.freeze()
-        self._building = None if part.last else building
+        if self._draft is None:
+            self._draft = Draft(self._base(part))
+        self._draft.change(((route.key, route) for route in part.upsert), part.remove)
+        if part.base is None:
+            # A table lives long and has no cycles: looking for some in it costs more than all else here.
+            gc.freeze()
         if not part.last:
             return None
-        self.table = building
-        return building
+        draft, self._draft = self._draft, None
+        self.table = draft.finish(version=part.version, synced=part.synced)
+        return self.table
 
-    def _begin(self, part: TablePart) -> Table:
+    def _base(self, part: TablePart) -> Table:
         if part.base is None:
             return Table.build((), version=0)
         if part.base != self.table.version:

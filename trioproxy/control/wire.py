@@ -10,6 +10,7 @@ import trio
 from trioproxy.config.schema import Config
 from trioproxy.control.channel import ForwarderEnd, Pulse, SupervisorEnd
 from trioproxy.control.codec import decode, encode
+from trioproxy.control.collector import let_go_slowly
 from trioproxy.control.frames import FrameStream
 from trioproxy.control.messages import (
     Answer,
@@ -24,6 +25,7 @@ from trioproxy.control.messages import (
 )
 from trioproxy.control.tables import TableAssembler, TableEncoder, TablePart
 from trioproxy.errors import ControlError
+from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
 
 _ANSWERS = (Applied, Done, Refused, Report)
@@ -76,10 +78,15 @@ class _CommandSender(trio.abc.SendChannel[Command]):
     async def _send_table(self, table: Table) -> None:
         if self._sent is not None and table.version < self._sent.version:
             table = self._sent  # nothing to tell; the answer names the version that is in force
-        for part in self._tables.encode(table, self._sent.version if self._sent is not None else None):
+        before, base = self._sent, self._sent.version if self._sent is not None else None
+        for part in self._tables.encode(table, base):
             await self._frames.send(part)
             self._pulse.beat()  # the socket holds a few parts at most, so those before have been read
         self._sent = table
+        if before is not None and table.changes_since(before.version) is None:
+            gone = list(before.routes.values())
+            before = None
+            await let_go_slowly(gone)
 
     async def aclose(self) -> None:
         await self._frames.aclose()
@@ -106,14 +113,20 @@ class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
     def __init__(self, frames: FrameStream) -> None:
         self._frames = frames
         self._tables = TableAssembler()
+        self._gone: list[Route] = []
+        """Routes of the table before, once all of them were sent anew: the last to refer to them is this list."""
 
     async def receive(self) -> Command:
+        await let_go_slowly(self._gone)
         while (frame := await self._frames.receive()) is not None:
             record = decode(frame, object)
             if not isinstance(record, TablePart):
                 return cast(Command, record)
+            before = self._tables.table
             table = self._tables.add(record)
             if table is not None:
+                if record.base is None:
+                    self._gone = list(before.routes.values())
                 return SetTable(table)
         raise trio.EndOfChannel
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from trioproxy.control.messages import BackendInfo, Report
+from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
 
 
-def all_backends(table: Table, report: Report) -> Iterator[BackendInfo]:
-    """Every backend of the table, route by route."""
+def all_backends(routes: Iterable[Route], report: Report) -> Iterator[BackendInfo]:
+    """Every backend of these routes, route by route."""
     reported = {(info.session_id, info.service, info.backend_id): info for info in report.backends}
-    for route in table.routes.values():
+    for route in routes:
         for backend in route.backends:
             yield reported.get((route.session_id, route.service, backend.id)) or BackendInfo(
                 session_id=route.session_id,

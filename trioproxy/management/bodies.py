@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -14,6 +15,7 @@ from quart import request
 from quart_trio.wrappers.request import TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from trioproxy.control.collector import let_go, many_objects
 from trioproxy.management.mistakes import mistakes
 from trioproxy.management.problems import Mistake, Problem, bad_request
 
@@ -73,7 +75,8 @@ class JsonBody(Generic[M]):
             raise Problem(415, "unsupported_media_type", "send the body as it is, without a Content-Encoding")
         data = await _collect(self.limit)
         # A large body takes seconds to check: not on the thread that carries traffic.
-        return await trio.to_thread.run_sync(partial(self._parse, data, from_path))
+        with many_objects() if len(data) > MIB else nullcontext():
+            return await trio.to_thread.run_sync(partial(self._parse, data, from_path))
 
     def _parse(self, data: bytes, from_path: dict[str, str]) -> M:
         value = self._complete(parse_json(data), from_path)
@@ -83,6 +86,8 @@ class JsonBody(Generic[M]):
             raise bad_request("the body is not valid", *mistakes(error, value, self.model)) from None
         if self._check and (found := self._check(body)):
             raise bad_request("the body is not valid", *found)
+        if self.listed and isinstance(value, dict):
+            let_go(cast(dict[str, list[object]], value)[self.listed])
         return body
 
     def _complete(self, value: object, from_path: dict[str, str]) -> object:

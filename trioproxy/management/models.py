@@ -6,10 +6,11 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from trioproxy.control.messages import AdminState, BackendInfo, ConnectionInfo
 from trioproxy.control.worker import CertificateInfo, ForwarderInfo, ProviderInfo
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, Segment
 
 
@@ -87,7 +88,8 @@ class RouteSet(Message):
     """All API-set routes."""
 
     version: int | None = Field(default=None, description="Accepted from a listing, and ignored.")
-    routes: list[Route]
+    # Made small one by one, or both forms of all of them would be there at once.
+    routes: list[Annotated[Route, AfterValidator(compact)]]
 
 
 class RoutePatch(Message):

@@ -10,6 +10,7 @@ from trioproxy.control.messages import Activity
 from trioproxy.control.worker import Change, Worker
 from trioproxy.management.calls import ask, no_body, reply, tell
 from trioproxy.management.models import Changed
+from trioproxy.management.ordering import in_order
 from trioproxy.management.problems import Problem, bad_request
 from trioproxy.management.route_bodies import ALL, LISTING, ONE, PATCH
 from trioproxy.management.streaming import JsonList, stream
@@ -27,7 +28,7 @@ class RouteCalls:
         self._worker = worker
 
     async def list_routes(self) -> Response:
-        """List the routes of all providers.
+        """List the routes of all providers, by session and service.
 
         The body can be sent back with PUT as it is. A listing by `inactive_since` has no ETag: activity is not
         part of the version.
@@ -54,7 +55,7 @@ class RouteCalls:
             return route.model_dump_json().encode()
 
         head = b'{"version":%d,"routes":[' % table.version
-        return stream(JsonList(head, table.routes.values(), dump, b"]}"), "application/json", headers)
+        return stream(JsonList(head, await in_order(table), dump, b"]}"), "application/json", headers)
 
     async def replace_routes(self) -> Response:
         """Replace all API-set routes at once.

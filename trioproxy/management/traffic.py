@@ -14,6 +14,7 @@ from trioproxy.management.backends import all_backends
 from trioproxy.management.bodies import Query
 from trioproxy.management.calls import Answer, Call, ask, no_body, reply, tell
 from trioproxy.management.models import BackendFilter, BackendList, BackendSet, ConnectionFilter, ConnectionList
+from trioproxy.management.ordering import in_order
 from trioproxy.management.problems import Problem
 from trioproxy.management.streaming import JsonList, stream
 
@@ -32,7 +33,7 @@ class TrafficCalls:
         self._worker = worker
 
     async def list_backends(self) -> Response:
-        """List the backends of all routes, with their state."""
+        """List the backends of all routes, by session and service, with their state."""
         wanted = _BACKENDS.read()
         report = await ask(self._worker.report)
 
@@ -41,7 +42,7 @@ class TrafficCalls:
                 return None
             return _backend.dump_json(backend)
 
-        backends = all_backends(self._worker.catalog.table, report)
+        backends = all_backends(await in_order(self._worker.catalog.table), report)
         return stream(JsonList(b'{"backends":[', backends, dump, b"]}"), "application/json")
 
     async def set_backend(self, session_id: str, service: str, backend_id: str, action: Action) -> Response:

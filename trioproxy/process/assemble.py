@@ -15,6 +15,7 @@ import trio
 
 from trioproxy.config.loader import Loaded
 from trioproxy.config.schema import Config
+from trioproxy.control.collector import many_objects
 from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
 from trioproxy.net.certificates import CertificateStore
@@ -143,7 +144,8 @@ def _assemble(
     fleet = Fleet(make_slots(config, launch, standing, ledger, events), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)
-    intake.replace(PROVIDER, routes)
+    with many_objects():
+        intake.take(catalog.plan_replace(PROVIDER, routes))
     sources = Sources(intake, config.routes, config.providers.file)
     settings = Settings(
         config,

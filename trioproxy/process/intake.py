@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import trio
+
+from trioproxy.control.collector import many_objects
 from trioproxy.control.worker import ProviderInfo
 from trioproxy.process.events import EventLog
 from trioproxy.process.marks import Marks
 from trioproxy.process.publisher import Publisher
-from trioproxy.routing.catalog import Catalog
+from trioproxy.routing.catalog import Catalog, Step
 from trioproxy.routing.route import Route, RouteKey
 
+FEW = 1000
+"""Routes, before and after, that are merged at once; it takes a thread to merge more without a pause for others."""
 MAX_NAMED = 100
 """Routes that one event names; beyond it tells only how many."""
 
@@ -44,27 +49,35 @@ class Intake:
         self._marks = marks
         self._clock = clock
         self._health: dict[str, _Health] = {}
+        self.turn = trio.Lock()
+        """Held by whoever changes the catalog, from before the change is worked out until it is made."""
         self._appeared: dict[RouteKey, float] = {}
 
-    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+    async def replace(self, provider: str, routes: Iterable[Route]) -> None:
         """Take a full snapshot of one provider."""
-        before = self._catalog.of_provider(provider)
-        changed = self._catalog.replace(provider, routes)
-        self._synced(provider)
-        if changed:
-            after = self._catalog.of_provider(provider)
-            # The catalog keeps an equal route as the object it was.
-            upserted = [key for key, route in after.items() if before.get(key) is not route]
-            self._announce(provider, upserted, [key for key in before if key not in after])
+        async with self.turn:
+            self.take(await self.plan_replace(provider, routes))
 
-    def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
+    async def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
         """Take a delta of one provider."""
-        upsert, remove = list(upsert), list(remove)
-        changed = self._catalog.change(provider, upsert=upsert, remove=remove)
-        self._synced(provider)
+        async with self.turn:
+            self.take(self._catalog.plan_change(provider, upsert=upsert, remove=remove))
+
+    async def plan_replace(self, provider: str, routes: Iterable[Route]) -> Step:
+        """Work out a full snapshot of one provider, which may take a second; the caller has the `turn`."""
+        routes = list(routes)
+        if len(routes) + len(self._catalog.of_provider(provider)) <= FEW:
+            await trio.lowlevel.checkpoint()
+            return self._catalog.plan_replace(provider, routes)
+        with many_objects():
+            return await trio.to_thread.run_sync(self._catalog.plan_replace, provider, routes)
+
+    def take(self, step: Step) -> None:
+        """Make a step that was worked out since the caller has the `turn`."""
+        changed = self._catalog.take(step)
+        self._synced(step.provider)
         if changed:
-            added = {route.key for route in upsert}
-            self._announce(provider, list(added), [key for key in remove if key not in added])
+            self._announce(step.provider, step.upserted, step.removed)
 
     def failed(self, provider: str, error: str) -> None:
         """Take note that the last read failed; what was delivered before stays."""
@@ -91,7 +104,7 @@ class Intake:
         health.error = None
         health.synced_at = self._clock()
 
-    def _announce(self, provider: str, upserted: list[RouteKey], removed: list[RouteKey]) -> None:
+    def _announce(self, provider: str, upserted: Sequence[RouteKey], removed: Sequence[RouteKey]) -> None:
         version = self._catalog.version
         self._publisher.wake()
         self._marks.routes_changed([*upserted, *removed], self._catalog.table)

@@ -26,6 +26,8 @@ class Marks:
 
     def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> None:
         """Forget backends that these routes do not have any more."""
+        if not self._marks:
+            return
         for key in keys:
             marked = self._marks.get(key)
             if marked is None:

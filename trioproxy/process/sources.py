@@ -54,11 +54,11 @@ class Sources:
             self._file_config = file
             self._file = _file_provider(file)
             if file is None:
-                self._sink.replace("file", ())
+                await self._sink.replace("file", ())
             self._file_scope.cancel()
         elif self._file is not None:
             await self._file.refresh()
-        self._static.set(routes)
+        await self._static.set(routes)
 
 
 def _file_provider(config: FileProviderConfig | None) -> FileProvider | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import trio
-
 from trioproxy.control.worker import Change
 from trioproxy.process.intake import Intake
 from trioproxy.process.publisher import Publisher
@@ -39,18 +37,17 @@ class Writes:
         self._store = store
         self._intake = intake
         self._publisher = publisher
-        self._lock = trio.Lock()
 
     async def put(self, route: Route) -> Change:
         """Create or replace one route."""
-        async with self._lock:
+        async with self._intake.turn:
             created = route.key not in self._held
             version = await self._change([route], [])
         return Change(version, await self._publisher.publish(), created)
 
     async def remove(self, keys: list[RouteKey]) -> Change | None:
         """Remove routes in one version; None when none of them was there."""
-        async with self._lock:
+        async with self._intake.turn:
             present = [key for key in keys if key in self._held]
             if not present:
                 return None
@@ -59,26 +56,31 @@ class Writes:
 
     async def patch(self, upsert: list[Route], remove: list[RouteKey]) -> Change:
         """Upsert and remove in one version."""
-        async with self._lock:
+        async with self._intake.turn:
             version = await self._change(upsert, [key for key in remove if key in self._held])
         return Change(version, await self._publisher.publish())
 
     async def replace(self, routes: list[Route], *, if_version: int | None) -> Change | None:
         """Replace all routes; None when `if_version` is not the version in force."""
-        async with self._lock:
+        async with self._intake.turn:
             if if_version is not None and if_version != self._catalog.version:
                 return None
-            await self._store.replace(routes, version=self._catalog.version + 1)
-            self._intake.replace(PROVIDER, routes)
-            version = self._catalog.version
+            version = await self._replace(routes)
         return Change(version, await self._publisher.publish())
 
     @property
     def _held(self) -> Mapping[RouteKey, Route]:
         return self._catalog.of_provider(PROVIDER)
 
+    async def _replace(self, routes: list[Route]) -> int:
+        step = await self._intake.plan_replace(PROVIDER, routes)
+        await self._store.replace(routes, version=self._catalog.version + 1)
+        self._intake.take(step)
+        return self._catalog.version
+
     async def _change(self, upsert: list[Route], remove: list[RouteKey]) -> int:
-        # No checkpoint in between: a caller that gives up leaves nothing kept that the table does not know.
+        # No checkpoint after the store: a caller that gives up leaves nothing kept that the table does not know.
+        step = self._catalog.plan_change(PROVIDER, upsert=upsert, remove=remove)
         await self._store.apply(upsert=upsert, remove=remove, version=self._catalog.version + 1)
-        self._intake.change(PROVIDER, upsert=upsert, remove=remove)
+        self._intake.take(step)
         return self._catalog.version

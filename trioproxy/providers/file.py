@@ -128,7 +128,7 @@ class FileProvider:
                 raise
             self._digest = content.digest
             self._error = None
-            sink.replace(self.name, routes)
+            await sink.replace(self.name, routes)
         self._stamp = content.stamp
 
     def _tell(self, sink: Sink, error: str) -> None:

@@ -11,13 +11,17 @@ from trioproxy.routing.route import Route, RouteKey
 
 
 class Sink(Protocol):
-    """What a provider tells the supervisor. Calls return at once; `provider` is the caller's name."""
+    """What a provider tells the supervisor; `provider` is the caller's name.
 
-    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+    A snapshot or delta waits for those of others before it, and is in the table when the call returns. A call that
+    is cancelled has changed nothing.
+    """
+
+    async def replace(self, provider: str, routes: Iterable[Route]) -> None:
         """Take a full snapshot. Ends a failure told before."""
         ...
 
-    def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
+    async def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> None:
         """Take a delta: `remove` first, then `upsert`. Ends a failure told before."""
         ...
 

@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, from_json
 
 from trioproxy.config.problems import explain
 from trioproxy.errors import ProviderError
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, RouteKey
 
 MAX_PROBLEMS = 10
@@ -42,7 +43,7 @@ def parse_routes(path: Path, data: bytes) -> list[Route]:
     # One by one: a single call over the whole list would keep every other thread waiting until it is done.
     for index, item in enumerate(cast(list[object], items)):
         try:
-            route = Route.model_validate(item)
+            route = compact(Route.model_validate(item))
         except ValidationError as error:
             problems += explain(_at(error, index), raw, lambda _: str(path))
         else:

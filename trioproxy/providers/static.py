@@ -19,17 +19,19 @@ class StaticProvider:
         self._routes = tuple(routes)
         self._sink: Sink | None = None
 
-    def set(self, routes: Iterable[Route]) -> None:
+    async def set(self, routes: Iterable[Route]) -> None:
         """Deliver these routes from now on: at once while `run` runs, else when it starts."""
         self._routes = tuple(routes)
-        if self._sink is not None:
-            self._sink.replace(self.name, self._routes)
+        if self._sink is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._sink.replace(self.name, self._routes)
 
     async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deliver the routes, then wait to be cancelled."""
         self._sink = sink
         try:
-            sink.replace(self.name, self._routes)
+            await sink.replace(self.name, self._routes)
             task_status.started()
             await trio.sleep_forever()
         finally:

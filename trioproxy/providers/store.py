@@ -11,8 +11,10 @@ from typing import TypeVar
 import trio
 from pydantic import ValidationError
 
+from trioproxy.control.collector import many_objects
 from trioproxy.errors import ProviderError
 from trioproxy.providers.database import open_database, provider_errors, transaction
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, RouteKey
 
 _LOG = logging.getLogger(__name__)
@@ -63,7 +65,8 @@ class RouteStore(trio.abc.AsyncResource):
         It stays there until a change names its key or `replace` sets everything anew. Raises ProviderError when
         the file cannot be read.
         """
-        return await self._run(self._load)
+        with many_objects():
+            return await self._run(self._load)
 
     async def apply(self, *, upsert: Sequence[Route], remove: Sequence[RouteKey], version: int) -> None:
         """Change routes, `remove` first and then `upsert`, and note the table version; all or nothing.
@@ -172,4 +175,4 @@ def _from_json(session_id: bytes, service: bytes, text: bytes) -> Route:
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
     if (route.session_id.encode(), route.service.encode()) != (session_id, service):
         raise ValueError(f"it calls itself {route.session_id}/{route.service}")
-    return route
+    return compact(route)  # before the next one is read, so that both forms of all of them are never there at once

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from immutables import Map
+
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, RouteKey
-from trioproxy.routing.table import Table
+from trioproxy.routing.table import Draft, Table
+
+Held = Map[RouteKey, Route]
+"""What one provider holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From one state of a catalog to the next, worked out and not yet made: see `Catalog.take`."""
+
+    provider: str
+    base: Table
+    base_held: Held
+    table: Table
+    held: Held
+    upserted: Sequence[RouteKey]
+    """Keys whose routes are new to the provider or differ, also where a higher provider hides them."""
+    removed: Sequence[RouteKey]
+
+    @property
+    def changes_table(self) -> bool:
+        """Whether it makes a new version."""
+        return self.table is not self.base
 
 
 class Catalog:
     """Merges providers. A key that several of them know belongs to the first in `priority`.
+
+    Routes are kept as equal ones in less memory, see `compact`.
 
     Has one writer. Everything it hands out is a snapshot that later changes leave alone. `version` is where
     counting starts, so that versions go on rising over a restart; each change of the merged table adds one.
@@ -18,7 +45,7 @@ class Catalog:
     """
 
     def __init__(self, priority: Sequence[str], *, version: int = 0) -> None:
-        self._held: dict[str, dict[RouteKey, Route]] = {name: {} for name in priority}
+        self._held: dict[str, Held] = {name: Map() for name in priority}
         self._table = Table.build((), version=version, synced=False)
 
     @property
@@ -36,55 +63,76 @@ class Catalog:
 
         The first snapshot of any provider always does, even an empty one: from then on the table is synced.
         """
-        old = self._held[provider]
-        new = {route.key: route for route in routes}
-        touched = [key for key in old if key not in new]
-        for key, route in new.items():
-            known = old.get(key)
-            if known is None or (known is not route and known != route):
-                touched.append(key)
-            else:
-                new[key] = known  # the object that is in use stays in use
-        self._held[provider] = new
-        return self._merge(touched, synced=True)
+        return self.take(self.plan_replace(provider, routes))
 
     def change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> bool:
         """Take a delta of one provider: `remove` first, then `upsert`. Returns whether it made a new version."""
-        added = {route.key: route for route in upsert}
-        gone = [key for key in dict.fromkeys(remove) if key not in added]
-        held = {**self._held[provider], **added}
-        for key in gone:
-            held.pop(key, None)
-        self._held[provider] = held
-        return self._merge([*gone, *added], synced=self._table.synced)
+        return self.take(self.plan_change(provider, upsert=upsert, remove=remove))
+
+    def plan_replace(self, provider: str, routes: Iterable[Route]) -> Step:
+        """Work out what `replace` would do, and change nothing: in any thread, as it takes its time for many routes."""
+        before = self._held[provider]
+        added: dict[RouteKey, Route] = {}
+        kept: set[RouteKey] = set()
+        for key, route in {route.key: route for route in routes}.items():
+            known = before.get(key)
+            if known is not None and (known is route or known == route):
+                kept.add(key)  # the object that is in use stays in use
+            else:
+                added[key] = compact(route)
+        removed = [key for key in before if key not in kept and key not in added]
+        return self._plan(provider, added, removed, synced=True)
+
+    def plan_change(self, provider: str, *, upsert: Iterable[Route] = (), remove: Iterable[RouteKey] = ()) -> Step:
+        """Work out what `change` would do, and change nothing. Costs the change, however many routes there are."""
+        added = {route.key: compact(route) for route in upsert}
+        removed = [key for key in dict.fromkeys(remove) if key not in added]
+        return self._plan(provider, added, removed, synced=self._table.synced)
+
+    def take(self, step: Step) -> bool:
+        """Make a step that was worked out. Returns whether it made a new version.
+
+        Raises ValueError when another step was made since: what was worked out is out of date.
+        """
+        if self._table is not step.base or self._held[step.provider] is not step.base_held:
+            raise ValueError("the catalog has changed since this step was worked out")
+        self._held[step.provider] = step.held
+        self._table = step.table
+        return step.changes_table
 
     def provider_of(self, key: RouteKey) -> str | None:
         """Name the provider whose route is in the table."""
         return next((name for name, held in self._held.items() if key in held), None)
 
-    def of_provider(self, provider: str) -> Mapping[RouteKey, Route]:
+    def of_provider(self, provider: str) -> Held:
         """Return what one provider holds, routes hidden by a higher provider included."""
-        return MappingProxyType(self._held[provider])
+        return self._held[provider]
 
     def counts(self) -> dict[str, int]:
         """Count what each provider holds, hidden routes included."""
         return {name: len(held) for name, held in self._held.items()}
 
-    def _merge(self, touched: Iterable[RouteKey], *, synced: bool) -> bool:
-        upsert: list[Route] = []
+    def _plan(self, provider: str, added: dict[RouteKey, Route], removed: Sequence[RouteKey], *, synced: bool) -> Step:
+        base = self._table
+        next_held = self._held[provider].mutate()
+        for key in removed:
+            next_held.pop(key, None)
+        for key, route in added.items():
+            next_held[key] = route
+        held = next_held.finish()
+        layers = [layer for layer in (self._held | {provider: held}).values() if layer]
+        upsert: dict[RouteKey, Route] = {}
         remove: list[RouteKey] = []
-        shown = self._table.routes
-        for key in touched:
-            for held in self._held.values():
-                route = held.get(key)
-                if route is not None:
-                    if route != shown.get(key):
-                        upsert.append(route)
-                    break
-            else:
-                if key in shown:
-                    remove.append(key)
-        if not upsert and not remove and synced == self._table.synced:
-            return False
-        self._table = self._table.changed(upsert=upsert, remove=remove, version=self.version + 1, synced=synced)
-        return True
+        for key in (*removed, *added):
+            route = next((found for layer in layers if (found := layer.get(key)) is not None), None)
+            if route is not None:
+                if route != base.get(key):
+                    upsert[key] = route
+            elif key in base.routes:
+                remove.append(key)
+        table = base
+        if upsert or remove or synced != base.synced:
+            draft = Draft(base)
+            draft.change(upsert.items(), remove)
+            table = draft.finish(version=base.version + 1, synced=synced)
+        return Step(provider, base, self._held[provider], table, held, tuple(added), tuple(removed))

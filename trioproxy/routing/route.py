@@ -259,6 +259,8 @@ class Route(Model):
     @field_validator("backends")
     @classmethod
     def _ids_are_unique(cls, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        if len(backends) < 2:
+            return backends
         seen: set[str] = set()
         for backend in backends:
             if backend.id in seen:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trioproxy.routing.history import History
+from immutables import Map, MapMutation
+
+from trioproxy.routing.history import MAX_KEYS, History
 from trioproxy.routing.route import Route, RouteKey
 
-Claims = dict[bytes, tuple[Route, ...]]
+Claims = Map[bytes, tuple[Route, ...]]
 """Address -> the routes that claim it, in the order of their keys. The first one has it."""
 
 
@@ -23,7 +25,10 @@ class PathMatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """All routes of one version, with the indexes that find them. Made by `build` or `changed`, never altered.
+    """All routes of one version, with the indexes that find them. Made by `build`, `changed` or a Draft, never altered.
+
+    The indexes are hash trees: a lookup costs what one in a dict costs, and the next table shares with this one
+    whatever a change does not touch.
 
     Two routes may claim one host name or one prefix. The route with the smaller (session_id, service) has it,
     and the other gets it when that one goes. Neither is refused: providers do not know of each other.
@@ -32,21 +37,23 @@ class Table:
     version: int
     synced: bool
     """False until a provider has delivered a first snapshot: an unknown address may yet turn out to exist."""
-    routes: Mapping[RouteKey, Route]
+    routes: Map[RouteKey, Route]
+    """In no order that means anything."""
     backend_count: int
     """Backends of all routes together."""
-    _paths: dict[bytes, PathMatch]
-    _hosts: Claims
-    _prefixes: Claims
-    _depths: Counter[int]
+    # From here on: what the methods look in, and a Draft starts from.
+    paths: Map[bytes, PathMatch]
+    hosts: Claims
+    prefixes: Claims
+    depths: Counter[int]
     """Number of segments -> how many routes have a prefix of that many."""
-    _deepest: int
-    _history: History
+    deepest: int
+    history: History
 
     @classmethod
     def build(cls, routes: Iterable[Route], *, version: int, synced: bool = True) -> Table:
         """Make a table of these routes. Of two with the same key the later one counts."""
-        empty = cls(version, synced, {}, 0, {}, {}, {}, Counter(), 0, History(version))
+        empty = cls(version, synced, Map(), 0, Map(), Map(), Map(), Counter(), 0, History(version))
         return empty.changed(upsert=routes, remove=(), version=version, synced=synced)
 
     def changed(
@@ -54,44 +61,18 @@ class Table:
     ) -> Table:
         """Make the next table: `remove` first, then `upsert`, so a key in both stays. Unknown keys are ignored.
 
-        Costs the changes themselves, and a copy of each index that they touch.
+        Costs the changes themselves, however large the table.
         """
-        added = {route.key: route for route in upsert}
-        touched = {*remove, *added}
-        gone = [old for key in touched if (old := self.routes.get(key)) is not None]
-        routes = dict(self.routes)
-        paths = self._paths.copy()
-        for route in gone:
-            if route.key not in added:  # one that is replaced keeps its place in listings
-                del routes[route.key]
-                del paths[_path_of(route)]
-        for key, route in added.items():
-            routes[key] = route
-            path = _path_of(route)
-            paths[path] = PathMatch(route, path)
-        depths = self._depths.copy()
-        depths.subtract(_depths_of(gone))
-        depths.update(_depths_of(added.values()))
-        depths = +depths
-        return Table(
-            version=version,
-            synced=synced,
-            routes=routes,
-            backend_count=self.backend_count + _count_backends(added.values()) - _count_backends(gone),
-            _paths=paths,
-            _hosts=_reclaim(self._hosts, lambda route: route.host, gone, added.values()),
-            _prefixes=_reclaim(self._prefixes, lambda route: route.prefix, gone, added.values()),
-            _depths=depths,
-            _deepest=max(depths, default=0),
-            _history=self._history.and_then(version, touched),
-        )
+        draft = Draft(self)
+        draft.change({route.key: route for route in upsert}.items(), remove)
+        return draft.finish(version=version, synced=synced)
 
     def changes_since(self, version: int) -> frozenset[RouteKey] | None:
         """The keys that may differ between this table and the one of an earlier version; None = too long ago to say.
 
-        The versions are those of the tables this one was made from by `changed`.
+        The versions are those of the tables this one was made from.
         """
-        return self._history.since(version)
+        return self.history.since(version)
 
     def get(self, key: RouteKey) -> Route | None:
         """Return the route of this (session_id, service)."""
@@ -105,35 +86,95 @@ class Table:
         """
         # A path of fewer than two segments looks up b"" here, which addresses nothing.
         end = path.find(b"/", path.find(b"/", 1) + 1)
-        match = self._paths.get(path if end < 0 else path[:end])
-        return self._match_prefix(path, match) if self._deepest else match
+        match = self.paths.get(path if end < 0 else path[:end])
+        return self._match_prefix(path, match) if self.deepest else match
 
     def match_host(self, host: bytes) -> Route | None:
         """Find the route of a host name, given in lower case, without port and final dot."""
-        claims = self._hosts.get(host)
+        claims = self.hosts.get(host)
         return claims[0] if claims else None
 
     def _match_prefix(self, path: bytes, match: PathMatch | None) -> PathMatch | None:
         # Shorter prefixes than a path form that matched cannot win, so the walk starts behind it.
         end, depth = (len(match.prefix), 2) if match else (0, 0)
-        while depth < self._deepest and end < len(path):
+        while depth < self.deepest and end < len(path):
             end = path.find(b"/", end + 1)
             if end < 0:
                 end = len(path)
             depth += 1
             prefix = path[:end]
-            claims = self._prefixes.get(prefix)
+            claims = self.prefixes.get(prefix)
             if claims:
                 match = PathMatch(claims[0], prefix)
         return match
 
 
-def _count_backends(routes: Iterable[Route]) -> int:
-    return sum(len(route.backends) for route in routes)
+class Draft:
+    """The next table while it is being made, in as many steps as its maker likes. `finish` ends it.
+
+    Costs what its steps change: the table it starts from is shared, and stays as it is.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._routes = table.routes.mutate()
+        self._paths = table.paths.mutate()
+        self._hosts = table.hosts.mutate()
+        self._prefixes = table.prefixes.mutate()
+        self._depths = table.depths.copy()
+        self._backend_count = table.backend_count
+        self._history = table.history
+        self._touched: set[RouteKey] = set()
+
+    def change(self, upsert: Iterable[tuple[RouteKey, Route]], remove: Iterable[RouteKey]) -> None:
+        """Take a step: `remove` first, then `upsert`: routes by their keys, each once. Unknown keys are ignored."""
+        gone: list[Route] = []
+        added: list[Route] = []
+        for key in remove:
+            self._touch(key)
+            if (old := self._routes.pop(key, None)) is not None:
+                gone.append(old)
+                del self._paths[_path_of(old)]
+        for key, route in upsert:
+            self._touch(key)
+            if (old := self._routes.get(key)) is not None:
+                gone.append(old)
+            added.append(route)
+            self._routes[key] = route
+            path = _path_of(route)
+            self._paths[path] = PathMatch(route, path)
+        self._backend_count += _count_backends(added) - _count_backends(gone)
+        self._depths.subtract(_depths_of(gone))
+        self._depths.update(_depths_of(added))
+        _reclaim(self._hosts, lambda route: route.host, gone, added)
+        _reclaim(self._prefixes, lambda route: route.prefix, gone, added)
+
+    def finish(self, *, version: int, synced: bool = True) -> Table:
+        """The table. Nothing can be done with the draft afterwards."""
+        depths = +self._depths
+        return Table(
+            version=version,
+            synced=synced,
+            routes=self._routes.finish(),
+            backend_count=self._backend_count,
+            paths=self._paths.finish(),
+            hosts=self._hosts.finish(),
+            prefixes=self._prefixes.finish(),
+            depths=depths,
+            deepest=max(depths, default=0),
+            history=self._history.and_then(version, self._touched),
+        )
+
+    def _touch(self, key: RouteKey) -> None:
+        if len(self._touched) <= MAX_KEYS:  # for the history, more are as good as all
+            self._touched.add(key)
 
 
 def _path_of(route: Route) -> bytes:
     return f"/{route.session_id}/{route.service}".encode("ascii")
+
+
+def _count_backends(routes: Iterable[Route]) -> int:
+    return sum(len(route.backends) for route in routes)
 
 
 def _depths_of(routes: Iterable[Route]) -> Iterable[int]:
@@ -141,8 +182,11 @@ def _depths_of(routes: Iterable[Route]) -> Iterable[int]:
 
 
 def _reclaim(
-    claims: Claims, address_of: Callable[[Route], str | None], gone: Iterable[Route], added: Iterable[Route]
-) -> Claims:
+    claims: MapMutation[bytes, tuple[Route, ...]],
+    address_of: Callable[[Route], str | None],
+    gone: Iterable[Route],
+    added: Iterable[Route],
+) -> None:
     touched: dict[bytes, dict[RouteKey, Route]] = {}
 
     def claimants(address: str) -> dict[RouteKey, Route]:
@@ -157,12 +201,8 @@ def _reclaim(
     for route in added:
         if (address := address_of(route)) is not None:
             claimants(address)[route.key] = route
-    if not touched:
-        return claims
-    changed = claims.copy()
     for key, routes in touched.items():
         if routes:
-            changed[key] = tuple(routes[name] for name in sorted(routes))
+            claims[key] = tuple(routes[name] for name in sorted(routes))
         else:
-            del changed[key]
-    return changed
+            claims.pop(key, None)

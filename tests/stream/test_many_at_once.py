@@ -1,0 +1,49 @@
+"""What there is a lot of is dealt with in steps, between which others get their turn."""
+
+from __future__ import annotations
+
+import trio
+
+from trioproxy.control.collector import AT_ONCE, let_go_slowly
+from trioproxy.management import ordering
+from trioproxy.management.ordering import in_order
+from trioproxy.routing.route import Route
+from trioproxy.routing.table import Table
+
+
+async def test_a_long_list_is_emptied_a_little_at_a_time(nursery: trio.Nursery) -> None:
+    items = list(range(3 * AT_ONCE))
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while items:
+            seen.append(len(items))
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(watch)
+    await let_go_slowly(items)
+    assert items == []
+    assert len(seen) >= 2
+    assert set(seen) <= {AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE}
+
+
+async def test_routes_are_listed_by_session_and_service(nursery: trio.Nursery) -> None:
+    names = [(f"s{number * 7919 % 10_007}", service) for number in range(5000) for service in ("b", "a")]
+    table = Table.build((Route(session_id=s, service=v, backends=()) for s, v in names), version=1)
+    turns = 0
+
+    async def watch() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    nursery.start_soon(watch)
+    routes = await in_order(table)
+    assert turns >= len(names) // ordering.RUN
+    assert [route.key for route in routes] == sorted(names)
+    nursery.cancel_scope.cancel()
+
+
+async def test_no_routes_are_listed_as_none() -> None:
+    assert list(await in_order(Table.build((), version=1))) == []
