@@ -72,9 +72,10 @@ class Connection:
                 with live.open_scope():
                     await self._client.linger(self._plane.config.timeouts.close)
         finally:
-            if self._express.begun is not None:
-                await self._cut_short(self._express.begun)
             self._plane.live.remove(live)
+            if self._express.begun is not None:
+                with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
+                    await self._cut_short(self._express.begun)
 
     async def _serve_some(self) -> bool:
         """Serve ordinary requests, then one that is not; whether more may come."""
@@ -181,26 +182,30 @@ class Connection:
             self._unread = self._request is None or not self._request.body.done or is_readable(self._stream)
             return False
         finally:
-            if ended:
-                self._plane.conclude(self._live, record)
-            else:
-                await self._cut(record)
-
-    async def _cut(self, record: RequestRecord) -> None:
-        """A request was ended from outside."""
-        record.error = record.error or self._live.end_error or "aborted"
-        self._plane.conclude(self._live, record)
-        request = self._request
-        if request is not None and request.response_begun and record.kind == "http":
-            # The client must not take what it has for the whole.
-            with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
-                await abort(self._stream)
+            if not ended:
+                record.error = record.error or self._live.end_error or "aborted"
+            self._plane.conclude(self._live, record)
+            if not ended:
+                with trio.move_on_after(self._plane.config.timeouts.close, shield=True):
+                    await self._abort_response()
 
     async def _cut_short(self, begun: Begun) -> None:
+        """A request on the short way was ended from outside."""
+        record = begun.request.record
+        record.error = self._live.end_error or "aborted"
+        self._leave(begun.stats, record)
+        self._plane.conclude(self._live, record)
         await begun.give_back(self._plane.pool)
-        self._leave(begun.stats, begun.request.record)
         self._request = begun.request
-        await self._cut(begun.request.record)
+        await self._abort_response()
+
+    async def _abort_response(self) -> None:
+        """The client must not take for the whole what it has of an answer that was cut."""
+        request = self._request
+        if request is not None and request.response_begun and request.record.kind == "http":
+            await abort(self._stream)
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def _serve_head(self, raw: bytes, rest: bytes, record: RequestRecord) -> bool:
         config = self._plane.config
