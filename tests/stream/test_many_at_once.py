@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from trioproxy.control.collector import AT_ONCE, let_go_slowly
@@ -12,7 +13,7 @@ from trioproxy.routing.table import Table
 
 
 async def test_a_long_list_is_emptied_a_little_at_a_time(nursery: trio.Nursery) -> None:
-    items = list(range(3 * AT_ONCE))
+    items = list(range(10 * AT_ONCE))
     seen: list[int] = []
 
     async def watch() -> None:
@@ -23,11 +24,12 @@ async def test_a_long_list_is_emptied_a_little_at_a_time(nursery: trio.Nursery) 
     nursery.start_soon(watch)
     await let_go_slowly(items)
     assert items == []
-    assert len(seen) >= 2
-    assert set(seen) <= {AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE}
+    assert len(seen) >= 8  # the first turns may be another's
+    assert set(seen) <= {count * AT_ONCE for count in range(1, 11)}
 
 
-async def test_routes_are_listed_by_session_and_service(nursery: trio.Nursery) -> None:
+async def test_routes_are_listed_by_session_and_service(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordering, "RUN", 100)
     names = [(f"s{number * 7919 % 10_007}", service) for number in range(5000) for service in ("b", "a")]
     table = Table.build((Route(session_id=s, service=v, backends=()) for s, v in names), version=1)
     turns = 0
@@ -40,7 +42,7 @@ async def test_routes_are_listed_by_session_and_service(nursery: trio.Nursery) -
 
     nursery.start_soon(watch)
     routes = await in_order(table)
-    assert turns >= len(names) // ordering.RUN
+    assert turns >= len(names) // 100 - 2  # the first turns may be another's
     assert [route.key for route in routes] == sorted(names)
     nursery.cancel_scope.cancel()
 

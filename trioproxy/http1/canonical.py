@@ -9,7 +9,8 @@ That this lane declines or agrees with the other one is tested as a property.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from trioproxy.http1.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Coding, Framing
 from trioproxy.http1.head import RequestHead, ResponseHead
@@ -17,9 +18,10 @@ from trioproxy.http1.target import valid_host
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 # Possessive throughout: a head that does not fit is found so in one pass.
-_FIELDS = rb"((?:\r\n" + _TOKEN + rb": [!-~\x80-\xff][\t -~\x80-\xff]*+)*+)\r\n\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") (/[!\"$-~]*+) HTTP/1\.1" + _FIELDS)
-_RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?+" + _FIELDS)
+_FIELDS = rb"(?:\r\n" + _TOKEN + rb": [!-~\x80-\xff][\t -~\x80-\xff]*+)*+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") (/[!\"$-~]*+) HTTP/1\.1")
+_REQUEST_FIELDS = re.compile(_FIELDS)
+_RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?+(" + _FIELDS + rb")\r\n\r\n")
 _TRAILING_BLANK = re.compile(rb"[ \t](?:\r|\Z)")
 
 # Looked for in lower case. Of a response's fields also those that a route may have to map are told.
@@ -49,18 +51,59 @@ _KEPT_IN_REQUESTS: Final = frozenset({b"host", b"content-length"})
 _DROPPED_FROM_RESPONSES: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
-Special = dict[bytes, list[bytes]]
+Special = Mapping[bytes, list[bytes]]
+
+
+class _Taken(NamedTuple):
+    """What the fields of a request say."""
+
+    lines: int
+    special: Special
+    plain: bytes
+    framing: Framing
+    keep_alive: bool
+    host: bytes
+
+
+class RequestLane:
+    """Takes apart the request heads of one connection.
+
+    The fields are looked at once as long as they stay the same, as they do while a page polls its server.
+    """
+
+    def __init__(self) -> None:
+        self._block: bytes | None = None
+        self._taken: _Taken | None = None
+
+    def take(self, raw: bytes, *, header_count: int) -> RequestHead | None:
+        """Take a complete request head apart; None when this lane declines it."""
+        line_end = raw.find(b"\r")
+        line = _REQUEST_LINE.fullmatch(raw, 0, line_end)
+        if line is None or not raw.endswith(b"\r\n\r\n"):
+            return None
+        method, target = line.groups()
+        block = raw[line_end:-4]
+        if block != self._block:
+            self._block, self._taken = block, _take_fields(block)
+        taken = self._taken
+        if taken is None or taken.lines > header_count or method in _REFUSED_METHODS:
+            return None
+        _, special, plain, framing, keep_alive, host = taken
+        path, mark, query = target.partition(b"?")
+        return RequestHead(
+            method, path, mark + query, host, True, block, special, framing, keep_alive, False, [], plain
+        )
 
 
 def canonical_request(raw: bytes, *, header_count: int) -> RequestHead | None:
     """Take a complete request head apart; None when this lane declines it."""
-    found = _REQUEST.fullmatch(raw)
-    if found is None:
+    return RequestLane().take(raw, header_count=header_count)
+
+
+def _take_fields(block: bytes) -> _Taken | None:
+    if not _REQUEST_FIELDS.fullmatch(block) or _TRAILING_BLANK.search(block):
         return None
-    method, target, block = found.groups()
-    if method in _REFUSED_METHODS or block.count(b"\r") > header_count or _TRAILING_BLANK.search(block):
-        return None
-    special: Special = {}
+    special: dict[bytes, list[bytes]] = {}
     plain, at = b"", 0
     for field in _IN_REQUESTS.finditer(block.lower()):
         name = field[1]
@@ -78,21 +121,7 @@ def canonical_request(raw: bytes, *, header_count: int) -> RequestHead | None:
     host = special.get(b"host")
     if keep_alive is None or framing is None or host is None or not valid_host(host[0]):
         return None
-    path, mark, query = target.partition(b"?")
-    return RequestHead(
-        method,
-        path,
-        mark + query,
-        host[0],
-        True,
-        block,
-        special,
-        framing,
-        keep_alive,
-        False,
-        [],
-        plain + block[at:] if at else block,
-    )
+    return _Taken(block.count(b"\r"), special, plain + block[at:] if at else block, framing, keep_alive, host[0])
 
 
 def canonical_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseHead | None:
@@ -103,7 +132,7 @@ def canonical_response(raw: bytes, *, method: bytes, header_count: int) -> Respo
     digits, reason, block = found.groups()
     if block.count(b"\r") > header_count or _TRAILING_BLANK.search(block):
         return None
-    special: Special = {}
+    special: dict[bytes, list[bytes]] = {}
     plain, at = b"", 0
     for field in _IN_RESPONSES.finditer(block.lower()):
         name = field[1]

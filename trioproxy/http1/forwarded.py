@@ -8,7 +8,7 @@ written by the client itself and is dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -69,7 +69,7 @@ def inside(address: Address | None, networks: Networks) -> bool:
 
 def find_origin(
     peer: str,
-    special: dict[bytes, list[bytes]],
+    special: Mapping[bytes, list[bytes]],
     *,
     tls: bool,
     authority: bytes,
@@ -101,13 +101,13 @@ def find_origin(
     return Origin(client, chain, scheme, host, port, prefix)
 
 
-def _last(special: dict[bytes, list[bytes]], name: bytes) -> bytes:
+def _last(special: Mapping[bytes, list[bytes]], name: bytes) -> bytes:
     """The last element of a list field: what the proxy next to us wrote."""
     lines = special.get(name)
     return lines[-1].rpartition(b",")[2].strip() if lines else b""
 
 
-def _claims(special: dict[bytes, list[bytes]]) -> list[_Claim]:
+def _claims(special: Mapping[bytes, list[bytes]]) -> list[_Claim]:
     """What is claimed, the proxy next to us last."""
     lists = special.get(b"x-forwarded-for")
     if lists:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trioproxy.errors import ProxyError
@@ -87,7 +88,7 @@ class RequestHead:
     authority: bytes  # Host as sent; empty on HTTP/1.0 without one
     http11: bool
     block: bytes  # the field lines as they came, each with its CRLF before it
-    special: dict[bytes, list[bytes]]  # values of the fields that the path asks for, by lower-case name
+    special: Mapping[bytes, list[bytes]]  # values of the fields that the path asks for, by lower-case name
     framing: Framing
     keep_alive: bool
     expect_continue: bool
@@ -108,7 +109,7 @@ class ResponseHead:
     reason: bytes
     http11: bool
     block: bytes  # as in RequestHead; folded lines are unfolded
-    special: dict[bytes, list[bytes]]
+    special: Mapping[bytes, list[bytes]]
     framing: Framing
     keep_alive: bool
     upgrade: bytes | None  # of a 101: the protocol chosen, lower case

@@ -12,6 +12,7 @@ connection each. Nobody above sees which lane a head came from.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import h11
 
@@ -176,7 +177,7 @@ def _why_malformed(raw: bytes) -> str:
     return "the method or a header line is malformed"
 
 
-def _request_framing(fields: Fields, special: dict[bytes, list[bytes]], block: bytes, *, http11: bool) -> Framing:
+def _request_framing(fields: Fields, special: Mapping[bytes, list[bytes]], block: bytes, *, http11: bool) -> Framing:
     # RFC 9112 §6.3, without its leniency towards repeated and listed lengths.
     lengths = special.get(b"content-length")
     codings = special.get(b"transfer-encoding")
@@ -204,7 +205,7 @@ def _has_padded_length(block: bytes, fields: Fields) -> bool:
     return (block + b"\r").partition(b"\n" + name + b":")[2].partition(b"\r")[0][-1:] in (b" ", b"\t")
 
 
-def _response_framing(status: int, special: dict[bytes, list[bytes]], *, method: bytes, http11: bool) -> Framing:
+def _response_framing(status: int, special: Mapping[bytes, list[bytes]], *, method: bytes, http11: bool) -> Framing:
     # RFC 9112 §6.3, in its order. Ambiguity is refused before it is asked whether there is a body at all.
     codings = special.get(b"transfer-encoding")
     lengths = {value.strip(b" \t") for line in special.get(b"content-length", _NONE) for value in line.split(b",")}
@@ -224,7 +225,7 @@ def _response_framing(status: int, special: dict[bytes, list[bytes]], *, method:
     return UNTIL_CLOSE
 
 
-def _asked_upgrade(special: dict[bytes, list[bytes]], connection: list[bytes]) -> list[bytes]:
+def _asked_upgrade(special: Mapping[bytes, list[bytes]], connection: list[bytes]) -> list[bytes]:
     # Asked with a body it is served without the upgrade, which RFC 9110 §7.8 allows: no backend reads a request
     # body and another protocol from one connection. h2c never crosses us: we would relay frames blindly.
     if b"upgrade" not in connection:
@@ -232,7 +233,7 @@ def _asked_upgrade(special: dict[bytes, list[bytes]], connection: list[bytes]) -
     return [protocol for protocol in split_list(special.get(b"upgrade", _NONE)) if protocol not in (b"h2c", b"h2")]
 
 
-def _chosen_upgrade(special: dict[bytes, list[bytes]], connection: list[bytes]) -> bytes:
+def _chosen_upgrade(special: Mapping[bytes, list[bytes]], connection: list[bytes]) -> bytes:
     chosen = split_list(special.get(b"upgrade", _NONE))
     if b"upgrade" not in connection or len(chosen) != 1:
         raise UpstreamProtocol("the backend switched protocols without naming one")

@@ -70,15 +70,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, at once as far as the socket takes it. Raises as trio's streams do."""
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as exc:
-            await trio.lowlevel.checkpoint()
-            self._raise(exc)
+        sent = self.send_now(data)
         if sent == len(data):
             if self._left:
                 self._left -= 1
@@ -90,6 +82,17 @@ class PlainStream(trio.abc.HalfCloseableStream):
             await self._send_rest(memoryview(data)[sent:])
         finally:
             self._sending = False
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the socket takes without waiting: so many bytes. Raises as `send_all`."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            self._raise(exc)
 
     async def _send_rest(self, data: memoryview) -> None:
         while data:

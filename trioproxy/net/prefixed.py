@@ -69,6 +69,10 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         """Send on the inner stream."""
         await self.inner.send_all(data)
 
+    def send_now(self, data: bytes) -> int:
+        """Send what goes without waiting: so many bytes, none where the inner stream cannot tell."""
+        return self._plain.send_now(data) if self._plain is not None else 0
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the inner stream."""
         await self.inner.wait_send_all_might_not_block()

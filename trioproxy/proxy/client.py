@@ -19,10 +19,17 @@ class Client:
         self.stream = stream
         self.peer = peer
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Send all of it. Raises ClientGone."""
         try:
             await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ClientGone("the client left while its answer was being sent") from exc
+
+    def send_now(self, data: bytes) -> int:
+        """Send what goes without waiting: so many bytes. Raises ClientGone."""
+        try:
+            return self.stream.send_now(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ClientGone("the client left while its answer was being sent") from exc
 

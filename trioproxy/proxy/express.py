@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import trio
 
 from trioproxy.errors import ProxyError
-from trioproxy.http1.canonical import canonical_request, canonical_response
+from trioproxy.http1.canonical import RequestLane, canonical_response
 from trioproxy.http1.forward import mapped_response_head, request_head
 from trioproxy.http1.framing import Coding
+from trioproxy.http1.rewrite import MAPPED
 from trioproxy.observe.access_log import RequestRecord
 from trioproxy.policy.access import check_access
 from trioproxy.proxy.begun import Begun, note_bug
@@ -55,6 +56,7 @@ class Express:
         self._client = client
         self._live = live
         self._opener = opener
+        self._lane = RequestLane()
         self._redirects = redirects  # the listener sends everyone on to https
         self.begun: Begun | None = None
         self.closing = False  # the last answer was announced to be the last
@@ -65,11 +67,11 @@ class Express:
         Runs inside the scope of the live connection. When that is cancelled because it is late, `begun` may go on, on
         the long way.
         """
-        plane, live, stream = self._plane, self._live, self._client.stream
+        plane, live, stream, peer = self._plane, self._live, self._client.stream, self._live.peer
+        scope, now = live.scope, trio.current_time()
         while True:
             timeouts = plane.config.timeouts
-            scope = live.scope
-            plane.watch.expect(live, timeouts.keep_alive if live.requests else timeouts.head)
+            plane.watch.expect(live, timeouts.keep_alive if live.requests else timeouts.head, now)
             plane.drain.interrupts(scope)
             try:
                 data = await stream.receive_later(READ_BYTES)
@@ -79,9 +81,7 @@ class Express:
                 plane.drain.spare(scope)
             if not data:
                 return None
-            record = RequestRecord(
-                plane.ids.make(), live.peer.host, live.peer.listener, time.time(), trio.current_time()
-            )
+            record = RequestRecord(plane.ids.make(), peer.host, peer.listener, time.time(), trio.current_time())
             try:
                 begun = None if scope.cancel_called else self._begin(data, record)
             except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
@@ -98,7 +98,7 @@ class Express:
             except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
                 begun.failure = note_bug(bug, record)
                 return begun
-            self._finish(begun)
+            now = self._finish(begun)
             if self.closing or scope.cancel_called:
                 return None
 
@@ -109,7 +109,7 @@ class Express:
         end = data.find(b"\r\n\r\n") + 4
         if not 4 < end <= limits.head_bytes or self._redirects:
             return None
-        head = canonical_request(data[:end], header_count=limits.header_count)
+        head = self._lane.take(data[:end], header_count=limits.header_count)
         if head is None or len(data) - end < head.framing.length:
             return None
         try:
@@ -143,21 +143,28 @@ class Express:
             prefix=begun.match.prefix,
             upgrade=None,
         )
-        plane.watch.expect(live, waits.response_head)
-        await upstream.send(raw_head + request.early)
-        begun.sent_at = trio.current_time()
-        plane.watch.expect(live, min(PATIENCE, waits.response_head or PATIENCE))
+        await self._send_up(upstream, raw_head + request.early, waits)
+        now = begun.sent_at = trio.current_time()
+        plane.watch.expect(live, min(PATIENCE, waits.response_head or PATIENCE), now)
         data = begun.received = await upstream.receive_later(READ_BYTES)
         if not data:
             raise upstream.closed_early()
         out = None if live.scope.cancel_called else self._answer(begun, data)
         if out is None:
             return False
-        plane.watch.expect(live, waits.stall)
-        await self._client.send(out)
+        sent = self._client.send_now(out)
+        if sent < len(out):
+            plane.watch.expect(live, waits.stall, trio.current_time())
+            await self._client.send(memoryview(out)[sent:])
         if begun.holds:
             await begun.give_back(plane.pool)
         return True
+
+    async def _send_up(self, upstream: Upstream, data: bytes, waits: Waits) -> None:
+        sent = upstream.send_now(data)
+        if sent < len(data):
+            self._plane.watch.expect(self._live, waits.response_head, trio.current_time())
+            await upstream.send(memoryview(data)[sent:])
 
     async def _upstream(self, backend: Backend, record: RequestRecord, waits: Waits) -> Upstream:
         record.backend, self._live.backend_key = backend.id, backend.key
@@ -165,8 +172,8 @@ class Express:
         pool = self._plane.pool
         upstream = pool.take(backend)
         if upstream is None:
-            self._plane.watch.expect(self._live, 0)  # the pool keeps its own time
             began = trio.current_time()
+            self._plane.watch.expect(self._live, 0, began)  # the pool keeps its own time
             try:
                 upstream = await pool.acquire(backend, connect_seconds=waits.connect)
             finally:
@@ -187,9 +194,12 @@ class Express:
         if head is None or head.framing.length != len(data) - end or head.framing.coding not in _COUNTED:
             return None
         self.closing = not request.head.keep_alive or plane.drain.active
+        mapping = None
+        if not MAPPED.isdisjoint(head.special):
+            mapping = begun.match.mapping(request.origin, request.head, lease.backend)
         out = mapped_response_head(
             head,
-            begun.match.mapping(request.origin, request.head, lease.backend),
+            mapping,
             chunked=False,
             close=self.closing,
             request_id=record.id.encode("ascii"),
@@ -207,10 +217,12 @@ class Express:
                 begun.upstream = None
         return out + data[end:] if end < len(data) else out
 
-    def _finish(self, begun: Begun) -> None:
+    def _finish(self, begun: Begun) -> float:
+        """Account for a request that was answered; the time, on trio's clock."""
         self.begun = None
         record, stats = begun.request.record, begun.stats
         stats.bytes += record.bytes_in + record.bytes_out
         stats.last_activity = time.time()
         self._plane.balancer.leave(stats)
         self._plane.conclude(self._live, record)
+        return record.began + record.total_seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trioproxy.errors import BadRequest, NoRoute, NotSynced
 from trioproxy.http1.forwarded import Origin
@@ -15,8 +16,7 @@ from trioproxy.routing.table import Table
 SYNC_RETRY_AFTER = 2  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """Where a request goes."""
 
     route: Route
@@ -48,7 +48,7 @@ class Router:
     def match(self, head: RequestHead) -> Match | AddSlash:
         """Find the route. Raises NoRoute, NotSynced, BadRequest."""
         table = self.table
-        route = table.match_host(_host_name(head.authority)) if head.authority else None
+        route = table.match_host(_host_name(head.authority)) if table.hosts and head.authority else None
         if route is not None:
             _check_climb(head.path)
             return Match(route, head.path + head.query, b"")

@@ -44,10 +44,17 @@ class Upstream:
         self.kept = True
         self.silent = True
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Send all of it. Raises UpstreamClosed."""
         try:
             await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("closed the connection while the request was being sent") from exc
+
+    def send_now(self, data: bytes) -> int:
+        """Send what goes without waiting: so many bytes. Raises UpstreamClosed."""
+        try:
+            return self.stream.send_now(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._closed("closed the connection while the request was being sent") from exc
 

@@ -25,9 +25,9 @@ class Watch:
         self._looks_at = -math.inf  # not before it runs
         self._nap = trio.CancelScope()
 
-    def expect(self, connection: LiveConnection, seconds: float) -> None:
-        """What the connection waits for now has so many seconds; 0 = for ever."""
-        due = connection.due = trio.current_time() + seconds if seconds else math.inf
+    def expect(self, connection: LiveConnection, seconds: float, now: float) -> None:
+        """What the connection waits for has so many seconds from `now` on (trio's clock); 0 = for ever."""
+        due = connection.due = now + seconds if seconds else math.inf
         if due < self._looks_at:
             self._look_at(due)
 
