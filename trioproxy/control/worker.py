@@ -47,7 +47,10 @@ class ProviderInfo:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth telling an operator. `kind` is "route", "health", "forwarder", "certificate" or "drain"."""
+    """Something worth telling an operator.
+
+    `kind` is "route", "health", "forwarder", "certificate", "listener", "upgrade" or "drain".
+    """
 
     id: int
     at: float  # seconds since the epoch

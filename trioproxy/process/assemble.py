@@ -28,7 +28,7 @@ from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
-from trioproxy.process.recruit import count_processes, launching, make_slots
+from trioproxy.process.recruit import launching, make_slots
 from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
@@ -36,6 +36,7 @@ from trioproxy.process.sockets import Sockets, bind_all
 from trioproxy.process.sources import PRIORITY, Sources
 from trioproxy.process.state import management_token, state_directory
 from trioproxy.process.supervisor import Supervisor
+from trioproxy.process.traffic import wants_certificates
 from trioproxy.process.worker import RunningWorker
 from trioproxy.process.writes import PROVIDER, Writes
 from trioproxy.providers.store import RouteStore
@@ -76,9 +77,9 @@ async def run_worker(
         token = management_token(config.management, state_dir)
         async with await RouteStore.open(state_dir / DATABASE) as store:
             routes = await store.load()
-            certificates = None
-            if any(listener.tls != "off" for listener in config.listeners):
-                certificates = await trio.to_thread.run_sync(CertificateStore, config.tls, state_dir)
+            wanted = wants_certificates(config)
+            open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
+            certificates = await trio.to_thread.run_sync(open_certificates)
             await trio.to_thread.run_sync(_check_access_log, config.log.access)
             sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config)))
             supervisor = _assemble(
@@ -123,7 +124,7 @@ def _assemble(
     stack: ExitStack,
     store: RouteStore,
     routes: list[Route],
-    certificates: CertificateStore | None,
+    certificates: CertificateStore,
     sockets: Sockets,
     token: str,
     reread: Callable[[], Loaded],
@@ -137,10 +138,13 @@ def _assemble(
     catalog = Catalog(PRIORITY, version=store.version)
     ledger = Ledger(lambda: catalog.table)
 
-    def standing() -> tuple[Command, ...]:
-        return SetConfig(settings.config), SetTable(catalog.table), *marks.commands()
+    def in_force() -> SetConfig:
+        return settings.in_force()
 
-    launch = stack.enter_context(launching(config, lambda: settings.config, sockets, certificates))
+    def standing() -> tuple[Command, ...]:
+        return in_force(), SetTable(catalog.table), *marks.commands()
+
+    launch = stack.enter_context(launching(config, in_force, sockets, certificates))
     fleet = Fleet(make_slots(config, launch, standing, ledger, events), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)
@@ -151,6 +155,7 @@ def _assemble(
         config,
         reread=reread,
         certificates=certificates,
+        sockets=sockets,
         sources=sources,
         fleet=fleet,
         events=events,
@@ -179,8 +184,7 @@ def _assemble(
         settings=settings,
         sources=sources,
         fleet=fleet,
-        # A forwarder in this process closes its listeners itself, and they are the same ones.
-        release=sockets.close_listeners if count_processes(config.worker.processes) else lambda: None,
+        release=sockets.close_listeners,
         publisher=publisher,
         management=manage,
         warm_up=_import_management,

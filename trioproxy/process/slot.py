@@ -18,7 +18,6 @@ from trioproxy.control.messages import (
     GetReport,
     Refused,
     Report,
-    SetConfig,
     SetTable,
     StartAccepting,
     StartDrain,
@@ -207,7 +206,7 @@ class Slot:
             _LOG.debug("a forwarder answers no more", extra={"forwarder": self.index, "error": str(error)})
 
     async def _bring_up_to_date(self, client: ControlClient, running: Running) -> None:
-        known: tuple[Command, ...] = (SetConfig(running.config),)
+        known: tuple[Command, ...] = (running.settings,)
         while (standing := self._standing()) != known:
             for command in standing:
                 if command not in known:
