@@ -42,6 +42,7 @@ from trioproxy.process.slot import Slot
 from trioproxy.process.sockets import Bound, Plan
 from trioproxy.process.sources import PRIORITY, Sources
 from trioproxy.process.supervisor import Supervisor
+from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.worker import RunningWorker
 from trioproxy.process.writes import Writes
 from trioproxy.routing.catalog import Catalog
@@ -263,6 +264,7 @@ class World:
             marks=self.marks,
             events=self.events,
             lifecycle=self.lifecycle,
+            upgrade=cast(Upgrade, None),
             clock=lambda: 1000.0,
         )
         self.management_crash = trio.Event()
@@ -277,6 +279,8 @@ class World:
             management=self._management,
             events=self.events,
             notifier=self.notifier,
+            gate=trio.Event(),
+            upgrade=self._signals,
             signals=self._signals,
             ready=self._ready,
             **more,

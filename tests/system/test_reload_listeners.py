@@ -186,7 +186,7 @@ async def test_an_address_that_cannot_be_had_leaves_everything_as_it_was(tmp_pat
             wrong = (plain("second", ports[1]), {"name": "u", "bind": f"unix:{spare}"}, plain("taken", port))
             write_config(worker.config, config_of(tmp_path, processes, *wrong, limits={"body_bytes": 1}))
             command = [sys.executable, "-m", "trioproxy", "reload", "--management", worker.management]
-            done = await run([*command, "-c", worker.config, "--token", worker.token])
+            done = await run([*command, "-c", worker.config, f"--token={worker.token}"])
             assert done.returncode == 1
             assert f"listener 'taken' cannot listen on 127.0.0.1:{port}: address already in use" in done.stderr.decode()
             assert not await listens(ports[1])

@@ -59,6 +59,14 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class UpgradeInfo:
+    """How the last upgrade of this process fares. "none": there was none; one that succeeded is another process's."""
+
+    state: Literal["none", "running", "failed"]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """The outcome of a write: the version that holds it, and whether every live forwarder serves it."""
 
@@ -158,6 +166,15 @@ class Worker(Protocol):
 
     def start_drain(self) -> None:
         """Begin to shut down; returns at once."""
+        ...
+
+    @property
+    def upgrade(self) -> UpgradeInfo:
+        """How the last upgrade fares."""
+        ...
+
+    def start_upgrade(self) -> str | None:
+        """Begin to hand over to a new generation of the program, soon; or the reason why not, as a sentence."""
         ...
 
     async def reload(self) -> tuple[str, ...]:

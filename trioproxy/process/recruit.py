@@ -71,11 +71,16 @@ def launching(
 
 
 def make_slots(
-    config: Config, launch: Launch, standing: Callable[[], tuple[Command, ...]], ledger: Ledger, events: EventLog
+    config: Config,
+    launch: Launch,
+    standing: Callable[[], tuple[Command, ...]],
+    ledger: Ledger,
+    events: EventLog,
+    gate: trio.Event,
 ) -> list[Slot]:
-    """One slot per forwarder."""
+    """One slot per forwarder. None accepts connections before `gate` is set."""
     processes = count_processes(config.worker.processes)
     return [
-        Slot(launch, standing=standing, ledger=ledger, events=events, index=index, replaced=processes > 0)
+        Slot(launch, standing=standing, ledger=ledger, events=events, index=index, replaced=processes > 0, gate=gate)
         for index in range(max(processes, 1))
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -98,11 +99,17 @@ class Settings:
         self._events = events
         self._applied = applied
         self._lock = trio.Lock()
+        self._frozen = False
 
     @property
     def config(self) -> Config:
         """The configuration in force."""
         return self._config
+
+    @property
+    def summary(self) -> str:
+        """What this worker does, for the service manager."""
+        return f"serving on {len(self._config.listeners)} listeners"
 
     def certificates(self) -> list[CertificateInfo]:
         """The certificates in use."""
@@ -112,6 +119,16 @@ class Settings:
         """What brings a forwarder up to date."""
         return SetConfig(self._config, self._sockets.handles)
 
+    @asynccontextmanager
+    async def frozen(self) -> AsyncGenerator[None]:
+        """Let nobody reload while the block runs; one that runs already is waited for."""
+        async with self._lock:
+            self._frozen = True
+            try:
+                yield
+            finally:
+                self._frozen = False
+
     async def reload(self) -> tuple[str, ...]:
         """Read configuration, certificates and route files again, and use them; open and close listeners.
 
@@ -120,6 +137,8 @@ class Settings:
         Raises:
             ConfigError: something is wrong with them, and nothing was changed.
         """
+        if self._frozen:
+            raise ConfigError(["an upgrade is running: reload when it is over"])
         async with self._lock:
             loaded = await trio.to_thread.run_sync(self._reread)
             config = live_part(self._config, loaded.config)
