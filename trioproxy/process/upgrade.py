@@ -87,6 +87,8 @@ class Upgrade:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry out what was asked for, until one has succeeded."""
+        if self.info.state == "running":  # we are started again
+            self.info = UpgradeInfo("failed", "it met a bug; the log says more")
         task_status.started()
         while not self._lifecycle.handed_over:
             await self._lifecycle.upgrade_wanted.wait()
@@ -121,7 +123,10 @@ class Upgrade:
 
     async def _start_next(self) -> str | None:
         """Start a new generation and hand over to it; why it failed, or None."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            return f"cannot be started: {error.strerror}"
         frames = DescriptorFrames(ours)
         process: trio.Process | None = None
         handed_over = False
