@@ -27,7 +27,8 @@ class Taking:
     def __init__(self) -> None:
         self.taken: list[tuple[str, list[str]]] = []
 
-    def replace(self, provider: str, routes: Iterable[Route]) -> None:
+    async def replace(self, provider: str, routes: Iterable[Route]) -> None:
+        await trio.lowlevel.checkpoint()
         self.taken.append((provider, sorted(one.session_id for one in routes)))
 
 

@@ -20,6 +20,9 @@ from trioproxy.process.writes import PROVIDER
 from trioproxy.providers.store import RouteStore
 from trioproxy.routing.catalog import Catalog
 
+TRIES = 4
+"""How often forwarders are given their time to take the routes: a large table takes longer than a write waits."""
+
 
 class Succession:
     """Takes over from a running worker. `failure` says why that came to nothing."""
@@ -70,10 +73,16 @@ class Succession:
         await self._intake.replace(PROVIDER, await self._store.load())
         for session_id, service, backend_id, state in left.get("marks", ()):
             self._marks.set((session_id, service), backend_id, cast(AdminState, state))
-        await self._publisher.publish()
+        await self._spread()
         for command in self._marks.commands():
             await self._fleet.ask(command)
         note_holder(self._inheritance.state)
+
+    async def _spread(self) -> None:
+        for _ in range(TRIES):
+            if await self._publisher.publish():
+                return
+        raise ControlError("the new forwarders did not take the routes in time")
 
     async def tell_ready(self) -> None:
         """This generation serves: the other one may go."""
