@@ -92,6 +92,8 @@ def _parser() -> ArgumentParser:
     _add_json(looking)
     _add_client(_command(commands, "drain", status.drain, "let a running worker finish what runs, and end"))
     _add_client(_command(commands, "reload", status.reload, "let a running worker read its configuration again"))
+    about = "let a running worker hand over to a new generation of the program, without a failed request"
+    _add_client(_command(commands, "upgrade", status.upgrade, about))
     _command(commands, "example-config", config.print_example, "print the commented configuration")
     return parser
 

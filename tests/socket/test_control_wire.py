@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import resource
 import socket
 import struct
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import trio
@@ -16,14 +18,17 @@ from trioproxy.config.schema import Config
 from trioproxy.control import frames
 from trioproxy.control.channel import ControlClient, serve_commands
 from trioproxy.control.codec import encode
+from trioproxy.control.descriptors import Arrivals
 from trioproxy.control.frames import FrameStream
 from trioproxy.control.messages import (
     Answer,
     Applied,
     Command,
     ConnectionInfo,
+    Descriptor,
     Done,
     GetReport,
+    PrepareConfig,
     Refused,
     Report,
     SetBackend,
@@ -281,3 +286,90 @@ async def test_a_forwarder_that_gets_garbage_says_so_and_stops_obeying() -> None
             await serve_commands(Executor(), forwarder_end(frames_of_forwarder))
         nursery.cancel_scope.cancel()
     await ours.aclose()
+
+
+# --- sockets that go along ------------------------------------------------------------------------------
+
+
+class Listening:
+    """Listening sockets by handle, as a supervisor has them."""
+
+    def __init__(self, *handles: int) -> None:
+        self.sockets = {handle: socket.create_server(("127.0.0.1", 0)) for handle in handles}
+
+    def copy(self, handle: int) -> socket.socket | None:
+        return self.sockets[handle].dup() if handle in self.sockets else None
+
+    def close(self) -> None:
+        for sock in self.sockets.values():
+            sock.close()
+
+
+async def test_listening_sockets_are_there_when_the_command_that_names_them_is() -> None:
+    config = Config.model_validate({"listeners": [{"name": name, "bind": f"unix:/{name}"} for name in "abc"]})
+    arrivals = Arrivals()
+    with closing(Listening(1, 3)) as listening:
+        ours, theirs = control_sockets()
+        client = ControlClient(supervisor_end(ours, TableEncoder(), listening.copy))
+        seen: list[tuple[Command, list[object]]] = []
+
+        async def execute(command: Command) -> Answer:
+            await trio.lowlevel.checkpoint()
+            taken = [arrivals.take(handle) for handle in (1, 2, 3)]
+            seen.append((command, [sock and sock.getsockname() for sock in taken]))
+            assert all(sock is None or not sock.get_inheritable() for sock in taken)
+            for sock in taken:
+                if sock is not None:
+                    sock.close()
+            return Done()
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(client.run)
+                await nursery.start(serve_commands, execute, forwarder_end(adopt_control(theirs), arrivals))
+                await client.ask(PrepareConfig(config, (1, 2, 3)))
+                await client.ask(StartAccepting())
+                await client.ask(SetConfig(config, (3, 2, 1)))
+                nursery.cancel_scope.cancel()
+        names = [listening.sockets[1].getsockname(), None, listening.sockets[3].getsockname()]
+        # One that is gone since does not come, and the others are not taken for it.
+        assert [(type(command), found) for command, found in seen] == [
+            (PrepareConfig, names),
+            (StartAccepting, [None, None, None]),
+            (SetConfig, names),
+        ]
+
+
+async def test_a_socket_for_which_there_is_no_descriptor_left_is_missing_and_the_next_one_is_not() -> None:
+    """The kernel drops what a process has no room for; the frames keep their order all the same."""
+    ours, theirs = control_sockets()
+    frames_of_forwarder = adopt_control(theirs)
+    arrivals = Arrivals()
+    with closing(Listening(1, 2)) as listening, trio.fail_after(20):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with closing(listening.sockets[1].dup()) as copy:
+            await ours.send_with(encode(Descriptor(1)), copy.fileno())
+        await trio.testing.wait_all_tasks_blocked()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (copy_of_lowest(), limit[1]))
+        try:
+            assert await frames_of_forwarder.receive() is not None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        arrivals.put(1, frames_of_forwarder.take())
+        await ours.send_with(encode(Descriptor(2)), listening.sockets[2].fileno())
+        assert await frames_of_forwarder.receive() is not None
+        arrivals.put(2, frames_of_forwarder.take())
+        assert arrivals.take(1) is None
+        second = arrivals.take(2)
+        assert second is not None
+        assert second.getsockname() == listening.sockets[2].getsockname()
+        second.close()
+        await ours.aclose()
+        await frames_of_forwarder.aclose()
+
+
+def copy_of_lowest() -> int:
+    """The number that the next descriptor would have: a limit at which there is none."""
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    return number

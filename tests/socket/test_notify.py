@@ -34,6 +34,20 @@ def test_the_service_manager_is_told_of_every_state(manager: tuple[str, socket.s
     assert sock.recv(1000) == b"STOPPING=1\nSTATUS=draining"
 
 
+async def test_whoever_hands_over_names_the_other_and_is_silent_from_then_on(
+    manager: tuple[str, socket.socket],
+) -> None:
+    path, sock = manager
+    notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
+    notifier.hand_over(4711, "serving")
+    assert sock.recv(1000) == b"MAINPID=4711\nREADY=1\nSTATUS=serving"
+    notifier.stopping("draining")
+    await notifier.run_watchdog()
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        sock.recv(1000)
+
+
 def test_an_abstract_socket_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0trioproxy-test-{os.getpid()}")

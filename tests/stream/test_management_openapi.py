@@ -56,6 +56,7 @@ async def test_the_document_has_the_calls_of_the_contract() -> None:
         "/v1/events": {"get"},
         "/v1/drain": {"post"},
         "/v1/reload": {"post"},
+        "/v1/upgrade": {"post"},
     }.items():
         assert paths[path].keys() >= methods, path
 

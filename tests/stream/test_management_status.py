@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from management_client import Client, body_of
 from management_fake import FakeWorker, backend, connection, route
@@ -109,6 +111,22 @@ async def test_drain_begins_and_answers_at_once() -> None:
     response = await Client(worker).post("/v1/drain")
     assert (response.status_code, await body_of(response)) == (202, {"status": "draining"})
     assert worker.calls == ["start_drain"]
+
+
+async def test_an_upgrade_begins_and_answers_at_once() -> None:
+    worker = FakeWorker()
+    response = await Client(worker).post("/v1/upgrade")
+    assert (response.status_code, await body_of(response)) == (202, {"status": "upgrading", "pid": os.getpid()})
+    assert worker.calls == ["start_upgrade"]
+
+
+async def test_an_upgrade_that_cannot_be_is_refused_with_the_reason() -> None:
+    worker = FakeWorker()
+    worker.no_upgrade = "an upgrade is running already"
+    response = await Client(worker).post("/v1/upgrade")
+    assert response.status_code == 409
+    body = await body_of(response)
+    assert (body["code"], body["detail"]) == ("conflict", worker.no_upgrade)
 
 
 async def test_reload_answers_when_it_is_done() -> None:

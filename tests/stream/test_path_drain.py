@@ -67,6 +67,64 @@ async def test_a_connection_that_comes_after_the_drain_began_is_closed(autojump_
         await assert_all_over(harness)
 
 
+async def test_with_patience_an_idle_connection_brings_one_more_request(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        fresh = await harness.connect()
+        kept, served, _ = await exchange(harness, backend)
+        waiting = await harness.connect()
+        await wait_all_tasks_blocked()
+        assert harness.proxy.execute(StartDrain(10, 4)) == Done()
+        await trio.sleep(3.9)
+        for client in (kept, fresh):
+            await client.send(GET)
+            await answer(served)
+            response = await client.read_response()
+            assert (response.status, response.values("connection")) == (200, [b"close"])
+            assert await client.read_all() == b""
+        # The others are closed when patience is over, and no later.
+        assert await waiting.read_all() == b""
+        assert trio.current_time() == 4
+        await assert_all_over(harness)
+
+
+async def test_with_patience_an_answer_that_promised_more_is_not_the_last(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        client = await harness.send(GET)
+        served = await backend.accept()
+        await served.read_head()
+        await served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        assert b"close" not in await client.read_head()  # that was before the drain
+        assert harness.proxy.execute(StartDrain(10, 4)) == Done()
+        await served.send(b"lf")
+        assert await client.read_exactly(4) == b"half"
+        await client.send(GET)
+        await answer(served)
+        assert (await client.read_response()).values("connection") == [b"close"]
+        assert await client.read_all() == b""
+        assert trio.current_time() == 0
+
+
+async def test_with_patience_a_websocket_may_begin(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        late, served, _ = await exchange(harness, backend)
+        await wait_all_tasks_blocked()
+        assert harness.proxy.execute(StartDrain(10, 4)) == Done()
+        await late.send(HANDSHAKE)
+        await answer(served, SWITCH)
+        assert (await late.read_response()).status == 101
+
+
+async def test_an_impatient_drain_ends_the_patience_of_one_before(autojump_clock: MockClock) -> None:
+    async with scene() as (harness, backend):
+        kept, _, _ = await exchange(harness, backend)
+        await wait_all_tasks_blocked()
+        assert harness.proxy.execute(StartDrain(10, 4)) == Done()
+        await trio.sleep(1)
+        drain(harness)
+        assert await kept.read_all() == b""
+        assert trio.current_time() == 1
+
+
 async def test_a_second_drain_changes_nothing(autojump_clock: MockClock) -> None:
     async with scene() as (harness, backend):
         client = await harness.send(GET)

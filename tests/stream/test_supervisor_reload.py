@@ -8,7 +8,7 @@ import trio
 from supervisor_fake import World, route
 
 from trioproxy.config.schema import Config
-from trioproxy.control.messages import SetConfig
+from trioproxy.control.messages import DropPrepared, PrepareConfig
 from trioproxy.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ async def test_a_reload_brings_the_new_configuration_everywhere() -> None:
         world.next_config = config(limits={"connections": 6}, routes=[route("static").model_dump()])
         assert await world.worker.reload() == ()
         assert world.worker.config.limits.connections == 6
-        assert world.plane.commands[-1] == SetConfig(world.worker.config)
+        assert world.plane.commands[-1] == world.settings.in_force()
         assert world.applied == [world.worker.config]
         assert world.tls.loaded == [world.worker.config.tls]
         assert world.catalog.table.get(("static", "v")) is not None
@@ -124,7 +124,6 @@ async def test_what_only_a_restart_changes_is_named_and_stays(caplog: pytest.Log
     async with world.running():
         world.next_config = config(
             worker={"id": "b", "state_dir": "/b", "processes": 3, "drain_timeout": 7},
-            listeners=[{"bind": "127.0.0.1:1"}],
             management={"bind": "127.0.0.1:2", "token": "12345678"},
             log={"access": "off", "level": "error"},
         )
@@ -132,14 +131,13 @@ async def test_what_only_a_restart_changes_is_named_and_stays(caplog: pytest.Log
             "worker.id",
             "worker.state_dir",
             "worker.processes",
-            "listeners.0.bind",
             "management.bind",
             "management.token",
             "log.access",
         )
         assert await world.worker.reload() == names
         now = world.worker.config
-        assert (now.worker.id, now.listeners, now.management) == ("a", old.listeners, old.management)
+        assert (now.worker.id, now.management) == ("a", old.management)
         assert (now.worker.drain_timeout, now.log.level, now.log.access) == (7.0, "error", "stdout")
         # It is so until the restart, and said each time.
         assert await world.worker.reload() == names
@@ -148,13 +146,44 @@ async def test_what_only_a_restart_changes_is_named_and_stays(caplog: pytest.Log
     assert vars(first)["keys"] == list(names)
 
 
-async def test_listeners_that_come_or_go_need_a_restart() -> None:
+async def test_forwarders_are_told_of_listeners_that_come_go_and_change() -> None:
+    world = World(config(listeners=[{"name": "a", "bind": "0.0.0.0:5050"}, {"name": "b", "bind": "127.0.0.1:1"}]))
+    async with world.running():
+        kept, _ = world.sockets.handles
+        wanted = [{"name": "c", "bind": "127.0.0.1:2"}, {"name": "a", "bind": "0.0.0.0:5050", "tls": "off"}]
+        world.next_config = config(listeners=wanted)
+        assert await world.worker.reload() == ()
+        told = world.plane.commands[-2:]
+        assert world.sockets.handles[1] == kept
+        assert told == [PrepareConfig(world.worker.config, world.sockets.handles), world.settings.in_force()]
+        states = [event.detail for event in world.events._events if event.kind == "listener"]
+        assert [(one["name"], one["state"]) for one in states] == [("b", "removed"), ("c", "added"), ("a", "changed")]
+        world.lifecycle.start_drain()
+
+
+async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
     world = World()
     async with world.running():
-        world.next_config = config(listeners=[{"bind": "0.0.0.0:5050"}, {"name": "b", "bind": "127.0.0.1:1"}])
-        names = await world.worker.reload()
-        assert "listeners.1.bind" in names
-        assert "listeners.0.bind" not in names
+        before = world.settings.in_force()
+        world.sockets.failure = "listener 'b' cannot listen on 127.0.0.1:1: it is taken"
+        world.next_config = config(limits={"connections": 5})
+        with pytest.raises(ConfigError, match="it is taken"):
+            await world.worker.reload()
+        assert world.settings.in_force() == before
+        world.lifecycle.start_drain()
+
+
+async def test_what_one_forwarder_refuses_is_dropped_everywhere() -> None:
+    world = World()
+    async with world.running():
+        before = world.settings.in_force()
+        world.plane.refuses = PrepareConfig
+        world.next_config = config(listeners=[{"name": "b", "bind": "127.0.0.1:1"}])
+        with pytest.raises(ConfigError, match="no way"):
+            await world.worker.reload()
+        assert world.settings.in_force() == before
+        assert world.plane.commands[-1] == DropPrepared()
+        assert len(world.sockets.dropped) == 1
         world.lifecycle.start_drain()
 
 

@@ -19,6 +19,7 @@ from trioproxy.control.worker import (
     ForwarderInfo,
     ProviderInfo,
     Readiness,
+    UpgradeInfo,
 )
 from trioproxy.observe.metrics import Metrics
 from trioproxy.routing.catalog import Catalog
@@ -66,6 +67,8 @@ class FakeWorker:
         self.applied = True
         self.write_error: Exception | None = None
         self.reload_error: Exception | None = None
+        self.upgrade = UpgradeInfo("none")
+        self.no_upgrade: str | None = None
         self.needs_restart: tuple[str, ...] = ()
         self.block: trio.Event | None = None
         """While set and unset, no awaited call answers."""
@@ -193,6 +196,10 @@ class FakeWorker:
 
     def start_drain(self) -> None:
         self.calls.append("start_drain")
+
+    def start_upgrade(self) -> str | None:
+        self.calls.append("start_upgrade")
+        return self.no_upgrade
 
     async def reload(self) -> tuple[str, ...]:
         await self._work("reload")

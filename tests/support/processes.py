@@ -136,8 +136,12 @@ async def running(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     grace: float = 10.0,
+    descriptors: Sequence[int] = (),
 ) -> AsyncGenerator[Program]:
-    """Run a program in a session of its own until the block is left; then SIGTERM, and after `grace` s SIGKILL."""
+    """Run a program in a session of its own until the block is left; then SIGTERM, and after `grace` s SIGKILL.
+
+    It inherits these descriptors, under their numbers.
+    """
     process = await trio.lowlevel.open_process(
         [str(part) for part in command],
         stdin=DEVNULL,
@@ -146,6 +150,7 @@ async def running(
         env={**os.environ, **(environ or {})},
         cwd=cwd,
         start_new_session=True,
+        pass_fds=descriptors,
     )
     program = Program(process)
     assert process.stdout is not None

@@ -104,7 +104,7 @@ class FakeLaunch:
         ours, theirs = memory_control()
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_commands, forwarder.execute, theirs)
-            task_status.started(Running(forwarder.pid, ours, self.config, forwarder.kill))
+            task_status.started(Running(forwarder.pid, ours, SetConfig(self.config), forwarder.kill))
             await forwarder.killed.wait()
             nursery.cancel_scope.cancel()
         return forwarder.ending

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from trioproxy.config.loader import Loaded
-from trioproxy.config.schema import Config, TlsConfig
+from trioproxy.config.schema import Config, ListenerConfig, TlsConfig
 from trioproxy.control.channel import ForwarderEnd
 from trioproxy.control.messages import (
     Answer,
@@ -17,13 +18,14 @@ from trioproxy.control.messages import (
     Command,
     Done,
     GetReport,
+    Refused,
     Report,
     SetConfig,
     SetTable,
     StartDrain,
 )
-from trioproxy.errors import ConfigError, ProviderError
-from trioproxy.net.certificates import CertificateInfo
+from trioproxy.errors import ConfigError, ProviderError, StartError
+from trioproxy.net.certificates import CertificateInfo, Shelf
 from trioproxy.observe.metrics import Metrics
 from trioproxy.process.events import EventLog
 from trioproxy.process.fleet import Fleet
@@ -37,8 +39,10 @@ from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.settings import Settings
 from trioproxy.process.slot import Slot
+from trioproxy.process.sockets import Bound, Plan
 from trioproxy.process.sources import PRIORITY, Sources
 from trioproxy.process.supervisor import Supervisor
+from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.worker import RunningWorker
 from trioproxy.process.writes import Writes
 from trioproxy.routing.catalog import Catalog
@@ -66,6 +70,7 @@ class FakePlane:
         self.log = log
         self.bug: Exception | None = None
         self.hangs = False
+        self.refuses: type[Command] | None = None
         self.crash = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -76,6 +81,8 @@ class FakePlane:
     async def execute(self, command: Command) -> Answer:
         await trio.lowlevel.checkpoint()
         self.commands.append(command)
+        if self.refuses is not None and isinstance(command, self.refuses):
+            return Refused(("no way",))
         if isinstance(command, SetTable):
             self.table_version = max(self.table_version, command.table.version)
             return Applied(0 if self.hangs else self.table_version)
@@ -164,15 +171,48 @@ class FakeCertificates:
         self.failure: str | None = None
         self.loaded: list[TlsConfig] = []
 
-    def check(self, config: TlsConfig) -> None:
+    def load(self, config: TlsConfig, *, wanted: bool) -> Shelf:
         if self.failure is not None:
             raise ConfigError([self.failure])
+        return Shelf([])
 
-    def reload(self, config: TlsConfig) -> None:
+    def use(self, shelf: Shelf, config: TlsConfig) -> None:
         self.loaded.append(config)
 
     def certificates(self) -> list[CertificateInfo]:
         return [CertificateInfo(("a.example",), 0.0, 1.0, "CN=x", "0a", True, "/a.pem")]
+
+
+class FakeSockets:
+    """Listeners without sockets. `failure` is what the next plan meets."""
+
+    def __init__(self, config: Config) -> None:
+        self.listeners = self._bound(config.listeners, ())
+        self.failure: str | None = None
+        self.dropped: list[Plan] = []
+
+    @property
+    def handles(self) -> tuple[int, ...]:
+        return tuple(bound.handle for bound in self.listeners)
+
+    def plan(self, wanted: Sequence[ListenerConfig]) -> Plan:
+        if self.failure is not None:
+            raise StartError(self.failure)
+        return Plan(self._bound(wanted, self.listeners), ())
+
+    def adopt(self, plan: Plan) -> list[Bound]:
+        kept = {bound.handle for bound in plan.listeners}
+        gone = [bound for bound in self.listeners if bound.handle not in kept]
+        self.listeners = plan.listeners
+        return gone
+
+    def drop(self, plan: Plan) -> None:
+        self.dropped.append(plan)
+
+    def _bound(self, wanted: Sequence[ListenerConfig], there: Sequence[Bound]) -> tuple[Bound, ...]:
+        known = {bound.config.bind: bound.handle for bound in there}
+        nobody = cast(socket.socket, None)
+        return tuple(Bound(item, nobody, known.get(item.bind, hash(item.bind))) for item in wanted)
 
 
 class World:
@@ -185,13 +225,14 @@ class World:
         self.listener = FakeListener(self.log)
         self.store = FakeStore()
         self.tls = FakeCertificates()
+        self.sockets = FakeSockets(config)
         self.lifecycle = Lifecycle()
         self.events = EventLog(clock=lambda: 1000.0)
         self.catalog = Catalog(PRIORITY)
         self.marks = Marks()
         ledger = Ledger(lambda: self.catalog.table)
         self.slot = Slot(
-            LocalLaunch(self._forward, lambda: self.settings.config),
+            LocalLaunch(self._forward, self._in_force),
             standing=self._standing,
             ledger=ledger,
             events=self.events,
@@ -207,6 +248,7 @@ class World:
             config,
             reread=self._reread,
             certificates=self.tls,
+            sockets=self.sockets,
             sources=self.sources,
             fleet=self.fleet,
             events=self.events,
@@ -222,6 +264,7 @@ class World:
             marks=self.marks,
             events=self.events,
             lifecycle=self.lifecycle,
+            upgrade=cast(Upgrade, None),
             clock=lambda: 1000.0,
         )
         self.management_crash = trio.Event()
@@ -236,6 +279,8 @@ class World:
             management=self._management,
             events=self.events,
             notifier=self.notifier,
+            gate=trio.Event(),
+            upgrade=self._signals,
             signals=self._signals,
             ready=self._ready,
             **more,
@@ -256,8 +301,11 @@ class World:
         self.clean = await self.supervisor.run()
         self.ended_at = trio.current_time()
 
+    def _in_force(self) -> SetConfig:
+        return self.settings.in_force()
+
     def _standing(self) -> tuple[Command, ...]:
-        return SetConfig(self.settings.config), SetTable(self.catalog.table), *self.marks.commands()
+        return self._in_force(), SetTable(self.catalog.table), *self.marks.commands()
 
     def _ready(self) -> None:
         self.log.append("ready")

@@ -181,6 +181,7 @@ async def running_worker(
     command: Sequence[str | Path] = (sys.executable, "-m", "trioproxy", "run"),
     environ: Mapping[str, str] | None = None,
     trusted: Path | None = None,
+    descriptors: Sequence[int] = (),
     start_seconds: float = 60.0,
     seconds: float = 90.0,
 ) -> AsyncGenerator[Worker]:
@@ -191,7 +192,9 @@ async def running_worker(
     """
     path = _prepare(folder, config or {})
     with trio.fail_after(seconds):
-        async with running([*command, *arguments, "-c", path], environ=environ, grace=10) as program:
+        async with running(
+            [*command, *arguments, "-c", path], environ=environ, grace=10, descriptors=descriptors
+        ) as program:
             line = await program.stderr.line(lambda line: READY.match(line) is not None, seconds=start_seconds)
             announced = READY.match(line)
             assert announced is not None

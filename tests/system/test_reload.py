@@ -109,7 +109,7 @@ async def reload_by_command(worker: Worker) -> None:
 async def reload_command(worker: Worker) -> Any:
     command = [sys.executable, "-m", "trioproxy", "reload", "-c", worker.config, "--management", worker.management]
     # The configuration may be what is broken: the token is given.
-    return await run([*command, "--token", worker.token])
+    return await run([*command, f"--token={worker.token}"])
 
 
 @pytest.mark.parametrize("reload", [reload_by_signal, reload_by_command])

@@ -306,10 +306,10 @@ def test_a_self_signed_certificate_that_cannot_be_written_leaves_no_half_file(
 
 def test_checking_certificates_changes_nothing(store: CertificateStore, authority: Any, tmp_path: Path) -> None:
     before = store.certificates()
-    store.check(config(authority.issue("new.example")))
+    store.load(config(authority.issue("new.example")))
     missing = CertificateConfig(cert=tmp_path / "no.crt", key=tmp_path / "no.key")
     with pytest.raises(ConfigError):
-        store.check(config(missing))
+        store.load(config(missing))
     assert store.certificates() == before
 
 

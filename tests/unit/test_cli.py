@@ -34,7 +34,9 @@ def test_bad_usage_is_exit_code_2(argv: list[str], capsys: pytest.CaptureFixture
     assert "usage: trioproxy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "check", "routes", "status", "drain", "reload", "example-config"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "routes", "status", "drain", "reload", "upgrade", "example-config"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -7,7 +7,7 @@ import pytest
 
 from trioproxy.config.schema import ManagementConfig
 from trioproxy.errors import StartError
-from trioproxy.process.state import management_token, read_token, state_directory
+from trioproxy.process.state import Held, management_token, note_holder, read_token, state_directory
 
 
 def mode(path: Path) -> int:
@@ -20,23 +20,23 @@ def a_generous_umask() -> None:
 
 
 def test_a_missing_directory_is_made_for_us_alone(tmp_path: Path) -> None:
-    with state_directory(tmp_path / "a" / "b") as path:
-        assert mode(path) == 0o700
+    with state_directory(tmp_path / "a" / "b") as held:
+        assert mode(held.path) == 0o700
 
 
 def test_a_strict_umask_does_not_take_our_own_rights(tmp_path: Path) -> None:
     os.umask(0o777)
     try:
-        with state_directory(tmp_path / "state") as path:
-            assert mode(path) == 0o700
+        with state_directory(tmp_path / "state") as held:
+            assert mode(held.path) == 0o700
     finally:
         os.umask(0o022)
 
 
 def test_an_empty_directory_of_a_service_manager_is_tightened(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o755)
-    with state_directory(tmp_path / "state") as path:
-        assert mode(path) == 0o700
+    with state_directory(tmp_path / "state") as held:
+        assert mode(held.path) == 0o700
 
 
 def test_our_own_directory_is_tightened_again(tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_a_directory_with_other_things_in_it_is_refused_and_left_alone(tmp_path:
 def test_a_private_directory_with_other_things_in_it_is_taken(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (tmp_path / "tls.pem").touch()
-    with state_directory(tmp_path) as path:
-        assert path == tmp_path
+    with state_directory(tmp_path) as held:
+        assert held.path == tmp_path
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_place_where_nothing_can_be_made_is_told(tmp_path: Path) -> None:
 
 def test_a_second_worker_is_refused_and_told_which_process_is_the_first(tmp_path: Path) -> None:
     with (
-        state_directory(tmp_path / "state") as path,
+        state_directory(tmp_path / "state") as held,
         pytest.raises(StartError, match=rf"in use by another worker \(process {os.getpid()}\)"),
-        state_directory(path),
+        state_directory(held.path),
     ):
         pytest.fail("it was taken")
 
@@ -124,3 +124,29 @@ def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
 def test_a_token_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"gone cannot be used: No such file"):
         management_token(ManagementConfig(token_file=tmp_path / "gone"), tmp_path)
+
+
+def test_an_inherited_lock_holds_for_both_and_until_the_last_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with state_directory(path) as first:
+        inherited = Held(path, os.dup(first.lock))
+        with state_directory(path, inherited) as second:
+            assert second.lock == inherited.lock
+            os.ftruncate(first.lock, 0)
+            note_holder(second)
+            assert (path / "lock").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(StartError, match="in use"), state_directory(path):
+            pytest.fail("it was taken")
+    with state_directory(path):
+        pass
+
+
+def test_an_inherited_lock_of_another_directory_is_let_go(tmp_path: Path) -> None:
+    with state_directory(tmp_path / "old") as old:
+        inherited = Held(old.path, os.dup(old.lock))
+        with state_directory(tmp_path / "new", inherited) as new:
+            assert new.lock != inherited.lock
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(inherited.lock)
+            with pytest.raises(StartError, match="in use"), state_directory(tmp_path / "new"):
+                pytest.fail("it was taken")

@@ -14,16 +14,31 @@ from functools import partial
 import trio
 
 from trioproxy.config.loader import Loaded, load
+from trioproxy.errors import TrioproxyError
 from trioproxy.observe.logs import setup_logs
 from trioproxy.process.assemble import run_worker
 from trioproxy.process.demo import PATH, bind_demo, demo_route, serve_demo
+from trioproxy.process.inheritance import Inheritance
 from trioproxy.process.services import Service
 from trioproxy.process.sockets import Sockets
 from trioproxy.routing.route import Route
 
+NO_UPGRADE_OF_DEMO = "the demo cannot be upgraded: its session and its state go with this process"
+NO_UPGRADE_OF_INIT = "this is process 1: when it ends so does its container, and the next generation with it"
+
 
 def run(arguments: Namespace) -> int:
     """Run until told to stop; 0 when everything could end in good order, else 1. Raises ConfigError and others."""
+    inheritance = Inheritance.from_environment(os.environ)
+    try:
+        return _run(arguments, inheritance)
+    except TrioproxyError as error:
+        if inheritance is not None:
+            inheritance.tell_failure(str(error))
+        raise
+
+
+def _run(arguments: Namespace, inheritance: Inheritance | None) -> int:
     reread = partial(load, arguments.config, environ=os.environ, overrides=arguments.overrides)
     loaded = reread()
     companions: list[tuple[str, Service]] = []
@@ -41,10 +56,24 @@ def run(arguments: Namespace) -> int:
             companions.append(("demo session", partial(serve_demo, sock)))
             announce = partial(_announce_demo, loaded)
         setup_logs(loaded.config.log.level, loaded.config.log.format)
-        clean = trio.run(
-            partial(run_worker, loaded, reread=reread, environ=os.environ, ready=announce, companions=companions)
+        work = partial(
+            run_worker,
+            loaded,
+            reread=reread,
+            environ=os.environ,
+            ready=announce,
+            companions=companions,
+            inheritance=inheritance,
+            no_upgrade=_no_upgrade(arguments),
         )
+        clean = trio.run(work)
     return 0 if clean else 1
+
+
+def _no_upgrade(arguments: Namespace) -> str | None:
+    if arguments.demo:
+        return NO_UPGRADE_OF_DEMO
+    return NO_UPGRADE_OF_INIT if os.getpid() == 1 else None
 
 
 def _with_demo(reread: Callable[[], Loaded], route: Route) -> Loaded:
@@ -75,4 +104,5 @@ def _announce_demo(loaded: Loaded, sockets: Sockets) -> None:
 def _say(line: str) -> None:
     # A standard error that is full or closed is no reason not to serve, and there is nowhere else to say so.
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # in one piece: another process may write there too
+        sys.stderr.flush()

@@ -1,15 +1,21 @@
-"""`trioproxy status`, `drain` and `reload`: one look at a running worker, and two words to it."""
+"""`trioproxy status`, `drain`, `reload` and `upgrade`: one look at a running worker, and three words to it."""
 
 from __future__ import annotations
 
 import sys
 import time
 from argparse import Namespace
+from threading import Event
 from typing import Any
 
 from trioproxy.commands.client import ManagementClient
+from trioproxy.commands.errors import CommandError
 from trioproxy.commands.output import print_json, print_table
 from trioproxy.units import format_duration
+
+UPGRADE_SECONDS = 150.0
+"""How long an upgrade is followed: longer than a worker gives it."""
+POLL_SECONDS = 0.2
 
 
 def show_status(arguments: Namespace) -> int:
@@ -81,6 +87,28 @@ def drain(arguments: Namespace) -> int:
     with ManagementClient.from_arguments(arguments) as client:
         client.call("POST", "/v1/drain")
     return 0
+
+
+def upgrade(arguments: Namespace) -> int:
+    """Let a worker hand over to a new generation of the program, and see how that comes out."""
+    with ManagementClient.from_arguments(arguments) as client:
+        old = client.call("POST", "/v1/upgrade")["pid"]
+        until = time.monotonic() + UPGRADE_SECONDS
+        while True:
+            try:
+                worker = client.call("GET", "/v1/worker")
+            except CommandError:
+                if time.monotonic() >= until:
+                    raise
+                worker = None  # the API changes hands
+            if worker is not None and worker["pid"] != old:
+                sys.stdout.write(f"process {worker['pid']} serves, with trioproxy {worker['version']}\n")
+                return 0
+            if worker is not None and worker["upgrade"]["state"] == "failed":
+                raise CommandError(f"the upgrade failed, and process {old} goes on: {worker['upgrade']['error']}")
+            if time.monotonic() >= until:
+                raise CommandError(f"after {UPGRADE_SECONDS:g} s process {old} still serves; its log says more")
+            Event().wait(POLL_SECONDS)
 
 
 def reload(arguments: Namespace) -> int:

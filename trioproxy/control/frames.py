@@ -15,6 +15,13 @@ RECEIVE = 256 * 1024
 _LENGTH = struct.Struct("!I")
 
 
+def with_length(frame: bytes) -> bytes:
+    """A frame as it travels. Raises ControlError when it is larger than `MAX_FRAME`."""
+    if len(frame) > MAX_FRAME:
+        raise ControlError(f"a record of {len(frame)} bytes is too large for the control channel")
+    return _LENGTH.pack(len(frame)) + frame
+
+
 class FrameStream(trio.abc.AsyncResource):
     """Sends and receives frames: four bytes of length (big-endian), then so many bytes."""
 
@@ -29,9 +36,7 @@ class FrameStream(trio.abc.AsyncResource):
             ControlError: it is larger than `MAX_FRAME`; nothing was sent.
             BrokenResourceError: the other end is gone.
         """
-        if len(frame) > MAX_FRAME:
-            raise ControlError(f"a record of {len(frame)} bytes is too large for the control channel")
-        await self._stream.send_all(_LENGTH.pack(len(frame)) + frame)
+        await self._stream.send_all(with_length(frame))
 
     async def receive(self) -> bytes | None:
         """The next frame; None when the other end is gone, with or without the end of a frame.

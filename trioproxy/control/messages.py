@@ -24,12 +24,12 @@ ConnectionKind = Literal["idle", "http", "websocket", "tunnel"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first thing a forwarder process is told. Its listening sockets are there when it starts."""
+    """The first thing a forwarder process is told, once its listening sockets have arrived."""
 
     version: str  # of the supervisor's program
     index: int  # which forwarder it is
     config: Config
-    listeners: tuple[int, ...]  # descriptors of the listening sockets, in the order of `config.listeners`
+    listeners: tuple[int, ...]  # handles of the listening sockets, in the order of `config.listeners`
     loads: int  # descriptor of the memory in which forwarders tell how many connections they hold
     forwarders: int  # how many there are
 
@@ -39,6 +39,13 @@ class Hello:
     """A forwarder process has what it needs, and takes commands."""
 
     version: str  # of its program
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Brings a listening socket along, for the record that follows; both processes call it by this handle."""
+
+    handle: int
 
 
 # --- commands: supervisor -> forwarder -----------------------------------------------------------------
@@ -58,19 +65,31 @@ class StartAccepting:
 
 @dataclass(frozen=True, slots=True)
 class PrepareConfig:
-    """Read the files that these settings name, for a SetConfig that may follow. Answer: Done, or Refused."""
+    """Get ready for a SetConfig that may follow: read the files it names, keep the sockets it brings.
+
+    Answer: Done, or Refused; then nothing is kept. A DropPrepared undoes it.
+    """
 
     config: Config
+    listeners: tuple[int, ...] = ()  # as in SetConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DropPrepared:
+    """No SetConfig follows after all: let go of what was prepared. Answer: Done."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetConfig:
-    """Use these settings for new requests, and open the access log anew. Listeners stay as they are.
+    """Use these settings for new requests and new connections, and open the access log anew.
+
+    Listeners that are not there yet begin to accept, those that are gone stop, and their connections go on.
 
     Answer: Done, or Refused when they were not prepared and cannot be used; then nothing has changed.
     """
 
     config: Config
+    listeners: tuple[int, ...] = ()  # handles of the listening sockets, in the order of `config.listeners`
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +112,12 @@ class CloseConnection:
 class StartDrain:
     """Stop accepting, let what runs end, cut what is left after `grace` seconds. Answer: Done, at once.
 
-    May come again; the earliest end counts.
+    For `patience` seconds connections that wait for a request may bring one more, whose answer tells that it was the
+    last; then they are closed. May come again; the earliest end counts.
     """
 
     grace: float
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +131,7 @@ class GetReport:
 
 PlaneCommand = SetTable | SetConfig | SetBackend | CloseConnection | StartDrain | GetReport
 """What the data plane itself carries out."""
-Command = PlaneCommand | StartAccepting | PrepareConfig
+Command = PlaneCommand | StartAccepting | PrepareConfig | DropPrepared
 
 
 # --- answers: forwarder -> supervisor ------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import trio
@@ -11,46 +12,77 @@ from trioproxy.config.schema import Config
 from trioproxy.control.channel import ForwarderEnd, Pulse, SupervisorEnd
 from trioproxy.control.codec import decode, encode
 from trioproxy.control.collector import let_go_slowly
-from trioproxy.control.frames import FrameStream
+from trioproxy.control.descriptors import Arrivals, DescriptorFrames
 from trioproxy.control.messages import (
     Answer,
     Applied,
     Command,
+    Descriptor,
     Done,
     PrepareConfig,
     Refused,
     Report,
     SetConfig,
     SetTable,
+    Start,
 )
 from trioproxy.control.tables import TableAssembler, TableEncoder, TablePart
 from trioproxy.errors import ControlError
 from trioproxy.routing.route import Route
 from trioproxy.routing.table import Table
 
+Copy = Callable[[int], socket.socket | None]
+"""A copy of the listening socket of that handle, the caller's to close; None when there is none (any more)."""
+
 _ANSWERS = (Applied, Done, Refused, Report)
 
 
-def control_sockets() -> tuple[FrameStream, socket.socket]:
+def control_sockets() -> tuple[DescriptorFrames, socket.socket]:
     """The supervisor's end of a new connection, and the forwarder's as its process will inherit it. Raises OSError."""
     ours, theirs = socket.socketpair()
     return adopt_control(ours), theirs
 
 
-def adopt_control(sock: socket.socket) -> FrameStream:
+def adopt_control(sock: socket.socket) -> DescriptorFrames:
     """Frames over one end of the pair."""
-    return FrameStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+    return DescriptorFrames(sock)
 
 
-def supervisor_end(frames: FrameStream, tables: TableEncoder) -> SupervisorEnd:
+def supervisor_end(frames: DescriptorFrames, tables: TableEncoder, copy: Copy = lambda _: None) -> SupervisorEnd:
     """What the supervisor uses after the Hello. `tables` may be shared by all forwarders of one catalog."""
     pulse = Pulse()
-    return SupervisorEnd(_CommandSender(frames, tables, pulse), _AnswerReceiver(frames), pulse)
+    return SupervisorEnd(_CommandSender(frames, tables, pulse, copy), _AnswerReceiver(frames), pulse)
 
 
-def forwarder_end(frames: FrameStream) -> ForwarderEnd:
-    """What the forwarder uses after its Hello."""
-    return ForwarderEnd(_CommandReceiver(frames), _AnswerSender(frames))
+def forwarder_end(frames: DescriptorFrames, arrivals: Arrivals | None = None) -> ForwarderEnd:
+    """What the forwarder uses after its Hello. Sockets that come with a command are in `arrivals` before it is."""
+    return ForwarderEnd(_CommandReceiver(frames, arrivals or Arrivals()), _AnswerSender(frames))
+
+
+async def send_start(frames: DescriptorFrames, start: Start, copy: Copy) -> None:
+    """Tell a new forwarder how to start. Raises BrokenResourceError when it is gone."""
+    await _send_descriptors(frames, start.listeners, copy)
+    await frames.send(encode(start))
+
+
+async def receive_start(frames: DescriptorFrames, arrivals: Arrivals) -> Start | None:
+    """What the supervisor said; None when it is gone. Raises ControlError when it makes no sense."""
+    while (frame := await frames.receive()) is not None:
+        record = decode(frame, object)
+        if isinstance(record, Start):
+            return record
+        if not isinstance(record, Descriptor):
+            raise ControlError(f"the supervisor began with a {type(record).__name__}")
+        arrivals.put(record.handle, frames.take())
+    return None
+
+
+async def _send_descriptors(frames: DescriptorFrames, handles: Iterable[int], copy: Copy) -> None:
+    for handle in handles:
+        sock = copy(handle)
+        if sock is not None:
+            with sock:
+                await frames.send_with(encode(Descriptor(handle)), sock.fileno())
 
 
 def lean(config: Config) -> Config:
@@ -60,8 +92,9 @@ def lean(config: Config) -> Config:
 
 
 class _CommandSender(trio.abc.SendChannel[Command]):
-    def __init__(self, frames: FrameStream, tables: TableEncoder, pulse: Pulse) -> None:
+    def __init__(self, frames: DescriptorFrames, tables: TableEncoder, pulse: Pulse, copy: Copy) -> None:
         self._frames = frames
+        self._copy = copy
         self._tables = tables
         self._pulse = pulse
         self._sent: Table | None = None
@@ -70,8 +103,10 @@ class _CommandSender(trio.abc.SendChannel[Command]):
         match value:
             case SetTable(table):
                 await self._send_table(table)
-            case SetConfig(config) | PrepareConfig(config):
-                await self._frames.send(encode(type(value)(lean(config))))
+            case SetConfig(config, handles) | PrepareConfig(config, handles):
+                # Always all of them: what it has already it closes, and nobody need keep account of that.
+                await _send_descriptors(self._frames, handles, self._copy)
+                await self._frames.send(encode(type(value)(lean(config), handles)))
             case _:
                 await self._frames.send(encode(value))
 
@@ -93,7 +128,7 @@ class _CommandSender(trio.abc.SendChannel[Command]):
 
 
 class _AnswerReceiver(trio.abc.ReceiveChannel[Answer]):
-    def __init__(self, frames: FrameStream) -> None:
+    def __init__(self, frames: DescriptorFrames) -> None:
         self._frames = frames
 
     async def receive(self) -> Answer:
@@ -110,8 +145,9 @@ class _AnswerReceiver(trio.abc.ReceiveChannel[Answer]):
 
 
 class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
-    def __init__(self, frames: FrameStream) -> None:
+    def __init__(self, frames: DescriptorFrames, arrivals: Arrivals) -> None:
         self._frames = frames
+        self._arrivals = arrivals
         self._tables = TableAssembler()
         self._gone: list[Route] = []
         """Routes of the table before, once all of them were sent anew: the last to refer to them is this list."""
@@ -120,6 +156,9 @@ class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
         await let_go_slowly(self._gone)
         while (frame := await self._frames.receive()) is not None:
             record = decode(frame, object)
+            if isinstance(record, Descriptor):
+                self._arrivals.put(record.handle, self._frames.take())
+                continue
             if not isinstance(record, TablePart):
                 return cast(Command, record)
             before = self._tables.table
@@ -135,7 +174,7 @@ class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
 
 
 class _AnswerSender(trio.abc.SendChannel[Answer]):
-    def __init__(self, frames: FrameStream) -> None:
+    def __init__(self, frames: DescriptorFrames) -> None:
         self._frames = frames
 
     async def send(self, value: Answer) -> None:

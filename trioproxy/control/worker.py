@@ -47,12 +47,23 @@ class ProviderInfo:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth telling an operator. `kind` is "route", "health", "forwarder", "certificate" or "drain"."""
+    """Something worth telling an operator.
+
+    `kind` is "route", "health", "forwarder", "certificate", "listener", "upgrade" or "drain".
+    """
 
     id: int
     at: float  # seconds since the epoch
     kind: str
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeInfo:
+    """How the last upgrade of this process fares. "none": there was none; one that succeeded is another process's."""
+
+    state: Literal["none", "running", "failed"]
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,15 @@ class Worker(Protocol):
 
     def start_drain(self) -> None:
         """Begin to shut down; returns at once."""
+        ...
+
+    @property
+    def upgrade(self) -> UpgradeInfo:
+        """How the last upgrade fares."""
+        ...
+
+    def start_upgrade(self) -> str | None:
+        """Begin to hand over to a new generation of the program, soon; or the reason why not, as a sentence."""
         ...
 
     async def reload(self) -> tuple[str, ...]:

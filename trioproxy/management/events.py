@@ -117,7 +117,7 @@ class EventCalls:
         self._streams = streams
 
     async def watch_events(self) -> Response:
-        """Follow route, health, forwarder, certificate and drain events as they happen.
+        """Follow route, health, forwarder, certificate, listener, upgrade and drain events as they happen.
 
         A comment comes every 15 s when nothing else does. A reader that is too slow misses the oldest events:
         then the ids have a gap. The stream ends when the worker's management API stops.

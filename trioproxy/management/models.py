@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from trioproxy.control.messages import AdminState, BackendInfo, ConnectionInfo
-from trioproxy.control.worker import CertificateInfo, ForwarderInfo, ProviderInfo
+from trioproxy.control.worker import CertificateInfo, ForwarderInfo, ProviderInfo, UpgradeInfo
 from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, Segment
 
@@ -192,6 +192,8 @@ class WorkerStatus(Ready):
     routes: int
     listeners: list[Listener]
     providers: list[ProviderInfo]
+    pid: int = Field(description="Process id of the supervisor; an upgrade changes it.")
+    upgrade: UpgradeInfo
 
 
 class ForwarderList(Message):
@@ -210,6 +212,13 @@ class Draining(Message):
     """The worker shuts down."""
 
     status: Literal["draining"] = "draining"
+
+
+class Upgrading(Message):
+    """A new generation of the program is being started."""
+
+    status: Literal["upgrading"] = "upgrading"
+    pid: int = Field(description="Process id of this generation: another one in GET /v1/worker means success.")
 
 
 class Reloaded(Message):

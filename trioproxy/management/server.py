@@ -25,6 +25,9 @@ from trioproxy.management.events import Streams
 
 GRACE_SECONDS = 2.0
 """How long calls may go on when the server stops."""
+ARRIVAL_SECONDS = 0.3
+"""How long callers that were let in just before the end have for sending their request: hypercorn then closes those who
+have not, and those who keep a connection."""
 IDLE_SECONDS = 5.0
 """How long a connection may wait for its next request, and take for the head of it.
 
@@ -142,6 +145,7 @@ async def _serve_connections(
             await shutdown_trigger()
             accepting.cancel_scope.cancel()
         streams.end()
+        await trio.sleep(ARRIVAL_SECONDS)
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + GRACE_SECONDS
     return failure

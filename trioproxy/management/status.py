@@ -1,7 +1,8 @@
-"""Calls on the worker itself: health, identity, forwarders, certificates, explain, drain, reload."""
+"""Calls on the worker itself: health, identity, forwarders, certificates, explain, drain, reload, upgrade."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 
@@ -24,6 +25,7 @@ from trioproxy.management.models import (
     ProviderHealth,
     Ready,
     Reloaded,
+    Upgrading,
     WorkerStatus,
 )
 from trioproxy.management.problems import Mistake, Problem, bad_request
@@ -91,6 +93,8 @@ class WorkerCalls:
                 routes=len(table.routes),
                 listeners=[Listener(name=x.name, bind=x.bind, tls=x.tls == "auto") for x in worker.config.listeners],
                 providers=worker.providers(),
+                pid=os.getpid(),
+                upgrade=worker.upgrade,
             )
         )
 
@@ -115,6 +119,17 @@ class WorkerCalls:
         """Begin to shut down: readyz turns 503, what runs may end, then the worker exits."""
         self._worker.start_drain()
         return reply(Draining(), 202)
+
+    async def upgrade(self) -> Response:
+        """Start a new generation of the program, with the code that is installed now, and hand over to it.
+
+        Once it serves, another `pid` answers `GET /v1/worker`, and this generation drains. When it fails this one goes
+        on, and `upgrade` there tells why. The management API pauses for a moment meanwhile; calls wait.
+        """
+        refusal = self._worker.start_upgrade()
+        if refusal is not None:
+            raise Problem(409, "conflict", refusal)
+        return reply(Upgrading(pid=os.getpid()), 202)
 
     async def reload(self) -> Response:
         """Read configuration, certificates and route files again.
@@ -180,6 +195,14 @@ def status_calls(worker: Worker) -> tuple[Call, ...]:
             query=_EXPLAIN,
         ),
         Call("POST", "/v1/drain", do.drain, "worker", {202: Answer("It has begun.", Draining)}),
+        Call(
+            "POST",
+            "/v1/upgrade",
+            do.upgrade,
+            "worker",
+            {202: Answer("It has begun.", Upgrading)},
+            {409: "One is running already, the worker is shutting down, or it cannot be upgraded at all."},
+        ),
         Call(
             "POST",
             "/v1/reload",

@@ -27,13 +27,14 @@ class CertificateStore:
 
     Construction, `load` and `reload` read (and may write) files: call them in a thread. They raise ConfigError,
     which names every key and file at fault. `owner` is False where the self-signed certificate is made, renewed and
-    warned of by another process: it must be there.
+    warned of by another process: it must be there. `wanted` is False while no listener has TLS: then no file is
+    looked at, and there are none.
     """
 
-    def __init__(self, config: TlsConfig, state_dir: Path, *, owner: bool = True) -> None:
+    def __init__(self, config: TlsConfig, state_dir: Path, *, owner: bool = True, wanted: bool = True) -> None:
         self._state_dir = state_dir
         self._owner = owner
-        self._shelf = self.load(config)
+        self._shelf = self._shown = self.load(config, wanted=wanted)
         self.context = server_context(config.min_version)
         self.context.sni_callback = self._choose
 
@@ -45,13 +46,11 @@ class CertificateStore:
         self.use(self.load(config), config)
 
     def use(self, shelf: Shelf, config: TlsConfig) -> None:
-        """Show what `load` has read for this configuration; cannot fail."""
+        """Show what `load` has read for this configuration, from the next handshake on; cannot fail."""
         self._shelf = shelf
+        if shelf.pairs:  # else a handshake that has begun already may still go by the old ones
+            self._shown = shelf
         self.context.minimum_version = tls_version(config.min_version)
-
-    def check(self, config: TlsConfig) -> None:
-        """Raise ConfigError when `reload` would; nothing changes. Reads files: call it in a thread."""
-        self.load(config)
 
     def certificates(self) -> list[CertificateInfo]:
         """The certificates in force, in the order of the configuration."""
@@ -59,10 +58,12 @@ class CertificateStore:
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
         note_server_name(name)
-        connection.context = self._shelf.find(name)
+        connection.context = self._shown.find(name)
 
-    def load(self, config: TlsConfig) -> Shelf:
+    def load(self, config: TlsConfig, *, wanted: bool = True) -> Shelf:
         """Read the certificates of this configuration, for `use`. Nothing changes."""
+        if not wanted:
+            return Shelf([])
         if not config.certificates:
             return Shelf([self._self_signed(config.min_version)])
         pairs: list[KeyPair] = []

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 import trio
@@ -30,6 +31,10 @@ ACCEPT_PAUSE = 0.1
 """Seconds without accepting when files or memory ran out."""
 GIVE_WAY = 0.001
 """Seconds that a less loaded forwarder has for accepting first."""
+LAST_LOOK = 0.05
+"""Seconds without a new connection after which nobody is taken to be waiting in the kernel any more."""
+LAST_LOOKS = 0.5
+"""Seconds after which the socket is closed even so: whoever comes now has come too late."""
 COMPLAIN_EVERY = 1.0
 """Seconds between two log lines about not accepting."""
 
@@ -37,7 +42,7 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class Listener:
-    """One address of `[[listeners]]`.
+    """One address of `[[listeners]]`, whose options may change while it accepts.
 
     `sock` is a listening socket, which this owns from now on; tests may hand in a trio listener over
     memory streams. `loads` is where others tell their load who accept from the same socket. `timeouts` and
@@ -58,10 +63,8 @@ class Listener:
         trusted: Callable[[], Sequence[IPv4Network | IPv6Network]],
         loads: Loads | None = None,
     ) -> None:
-        self._name = config.name
-        self._entrance = Entrance(
-            config, certificates=certificates, metrics=metrics, timeouts=timeouts, trusted=trusted
-        )
+        self._enter = partial(Entrance, certificates=certificates, metrics=metrics, timeouts=timeouts, trusted=trusted)
+        self.configure(config)
         if isinstance(sock, socket.socket):
             sock = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         self._listener: trio.abc.Listener[trio.abc.Stream] = sock
@@ -71,24 +74,49 @@ class Listener:
         self._metrics = metrics
         self._timeouts = timeouts
         self._complained_at = float("-inf")
+        self._accepting = trio.CancelScope()
+
+    def configure(self, config: ListenerConfig) -> None:
+        """Treat connections that come from now on so; `bind` stays what it is. Raises ValueError as the class does."""
+        self._name = config.name
+        self._entrance = self._enter(config)
+
+    def retire(self) -> None:
+        """Stop accepting and close the socket, once those are served whom the kernel has let in already."""
+        self._accepting.cancel()
+
+    def close(self) -> None:
+        """Close a socket that is not being served."""
+        if isinstance(self._listener, trio.SocketListener):
+            self._listener.socket.close()
 
     async def serve(
         self, handler_nursery: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Accept until cancelled, then close the listening socket.
+        """Accept until cancelled or retired, then close the listening socket.
 
         Each connection becomes a task in `handler_nursery`, which outlives this call: cancelling `serve`
         stops new connections and leaves the others alone. Raises OSError when accepting fails for good.
         """
         task_status.started()  # the kernel has been queueing connections since the socket was bound
         try:
-            while True:
-                stream = await self._accept()
-                handler_nursery.start_soon(self._connection, stream, name=f"connection on {self._name}")
+            with self._accepting:
+                while True:
+                    await self._admit_next(handler_nursery)
+            # Who is in the kernel's queue takes itself for connected; closing the socket would reset it.
+            waiting, until = True, trio.current_time() + LAST_LOOKS
+            while waiting and trio.current_time() < until:
+                with trio.move_on_after(LAST_LOOK) as look:
+                    await self._admit_next(handler_nursery)
+                waiting = not look.cancelled_caught
         except trio.ClosedResourceError:
             log.info("listener %s: its socket was closed", self._name)
         finally:
             await trio.aclose_forcefully(self._listener)
+
+    async def _admit_next(self, handler_nursery: trio.Nursery) -> None:
+        stream = await self._accept()
+        handler_nursery.start_soon(self._connection, stream, self._entrance, name=f"connection on {self._name}")
 
     async def _accept(self) -> trio.abc.Stream:
         """The next connection, holding a place in the limiter."""
@@ -136,18 +164,18 @@ class Listener:
             self._complained_at = now
             log.warning("listener %s: not accepting connections: %s", self._name, reason)
 
-    async def _connection(self, stream: trio.abc.Stream) -> None:
+    async def _connection(self, stream: trio.abc.Stream, entrance: Entrance) -> None:
         try:
-            await self._serve_connection(stream)
+            await self._serve_connection(stream, entrance)
         finally:
             self._limiter.release()
 
-    async def _serve_connection(self, stream: trio.abc.Stream) -> None:
+    async def _serve_connection(self, stream: trio.abc.Stream, entrance: Entrance) -> None:
         """One connection, from its first byte until its socket is closed. Raises nothing but Cancelled."""
         client = PrefixedStream(stream)
         bug = False
         try:
-            admitted = await self._entrance.admit(client)
+            admitted = await entrance.admit(client)
             if admitted is not None:
                 client, peer = admitted
                 await self._handle(client, peer)
@@ -165,9 +193,9 @@ class Listener:
             self._metrics.errors["client_limit"] += 1
             log.debug("listener %s: %s has limits.connections_per_client already", self._name, peer.host)
             return
-        self._metrics.connections[self._name] += 1
+        self._metrics.connections[peer.listener] += 1
         try:
             await self._handler(client, peer)
         finally:
-            self._metrics.connections[self._name] -= 1
+            self._metrics.connections[peer.listener] -= 1
             self._limiter.release_client(peer.host)

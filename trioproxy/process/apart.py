@@ -13,16 +13,16 @@ import trio
 
 from trioproxy import __version__
 from trioproxy.config.schema import Config
-from trioproxy.control.codec import decode, encode
-from trioproxy.control.frames import FrameStream
-from trioproxy.control.messages import Hello, Refused, Start
-from trioproxy.control.wire import adopt_control, forwarder_end
+from trioproxy.control.codec import encode
+from trioproxy.control.descriptors import Arrivals, DescriptorFrames
+from trioproxy.control.messages import Hello, Refused, SetConfig, Start
+from trioproxy.control.wire import adopt_control, forwarder_end, receive_start
 from trioproxy.errors import ConfigError, ControlError
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.loads import Loads
 from trioproxy.observe.logs import setup_logs
 from trioproxy.process.forwarder import run_forwarder
-from trioproxy.process.traffic import Crew, Traffic
+from trioproxy.process.traffic import Crew, Traffic, wants_certificates
 
 _LOG = logging.getLogger("trioproxy.process.apart")
 
@@ -30,11 +30,11 @@ _LOG = logging.getLogger("trioproxy.process.apart")
 async def forward_apart(control: socket.socket) -> int:
     """Forward until drained; the exit code. Takes over the socket to the supervisor."""
     frames = adopt_control(control)
+    arrivals = Arrivals()
     try:
-        frame = await frames.receive()
-        if frame is None:
+        start = await receive_start(frames, arrivals)
+        if start is None:
             return 0  # the supervisor is gone already
-        start = decode(frame, Start)
     except ControlError as error:
         _LOG.error("the forwarder does not understand the supervisor: %s", error)
         return 1
@@ -45,7 +45,7 @@ async def forward_apart(control: socket.socket) -> int:
     log(start.config)
     crashed = False
     try:
-        await _forward(frames, start, log)
+        await _forward(frames, start, arrivals, log)
     except* Exception:  # noqa: BLE001 - a bug: said in the log's own words, and the exit code tells the supervisor
         crashed = True
         _LOG.exception("the forwarder crashed")
@@ -56,28 +56,25 @@ def _set_up_logs(index: int, config: Config) -> None:
     setup_logs(config.log.level, config.log.format, fields={"forwarder": index})
 
 
-async def _forward(frames: FrameStream, start: Start, applied: Callable[[Config], None]) -> None:
+async def _forward(
+    frames: DescriptorFrames, start: Start, arrivals: Arrivals, applied: Callable[[Config], None]
+) -> None:
     config = start.config
-    sockets = [
-        (item, socket.socket(fileno=number)) for item, number in zip(config.listeners, start.listeners, strict=True)
-    ]
-    for _, sock in sockets:
-        sock.set_inheritable(False)
     loads = Loads(start.loads, start.forwarders, mine=start.index)
     os.close(start.loads)  # the memory stays
-    certificates = None
-    if any(item.tls != "off" for item in config.listeners):
-        open_store = partial(CertificateStore, config.tls, config.worker.state_dir, owner=False)
-        try:
-            certificates = await trio.to_thread.run_sync(open_store)
-        except ConfigError as error:
-            await frames.send(encode(Refused(tuple(error.problems))))
-            return
-    traffic = Traffic(config, sockets, certificates=certificates, crew=Crew(start.forwarders, loads), applied=applied)
+    wanted = wants_certificates(config)
+    open_store = partial(CertificateStore, config.tls, config.worker.state_dir, owner=False, wanted=wanted)
+    try:
+        certificates = await trio.to_thread.run_sync(open_store)
+    except ConfigError as error:
+        await frames.send(encode(Refused(tuple(error.problems))))
+        return
+    settings = SetConfig(config, start.listeners)
+    crew = Crew(start.forwarders, loads)
+    traffic = Traffic(settings, arrivals, certificates=certificates, crew=crew, applied=applied)
+    end = forwarder_end(frames, arrivals)
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            partial(run_forwarder, traffic, traffic.listeners, forwarder_end(frames), grace=lambda: traffic.grace)
-        )
+        await nursery.start(partial(run_forwarder, traffic, [traffic.doors], end, grace=lambda: traffic.grace))
         # When the supervisor is gone already, the forwarder finds that by itself.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await frames.send(encode(Hello(__version__)))

@@ -20,22 +20,27 @@ from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.observe.logs import setup_logs
+from trioproxy.process.custody import Custody
 from trioproxy.process.events import EventLog
 from trioproxy.process.fleet import Fleet
+from trioproxy.process.inheritance import Inheritance, bequeath
 from trioproxy.process.intake import Intake
 from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
-from trioproxy.process.recruit import count_processes, launching, make_slots
+from trioproxy.process.recruit import launching, make_slots
 from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
 from trioproxy.process.sockets import Sockets, bind_all
 from trioproxy.process.sources import PRIORITY, Sources
-from trioproxy.process.state import management_token, state_directory
+from trioproxy.process.state import Held, management_token, state_directory
+from trioproxy.process.succession import Succession
 from trioproxy.process.supervisor import Supervisor
+from trioproxy.process.traffic import wants_certificates
+from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.worker import RunningWorker
 from trioproxy.process.writes import PROVIDER, Writes
 from trioproxy.providers.store import RouteStore
@@ -55,6 +60,8 @@ async def run_worker(
     environ: Mapping[str, str],
     ready: Callable[[Sockets], None],
     companions: Sequence[tuple[str, Service]] = (),
+    inheritance: Inheritance | None = None,
+    no_upgrade: str | None = None,
 ) -> bool:
     """Run a worker until it is told to stop and has drained; whether that went as it was meant to.
 
@@ -64,6 +71,8 @@ async def run_worker(
         environ: where the service manager says how to reach it.
         ready: called once everything works.
         companions: what else is to run along, by name.
+        inheritance: what a worker that runs leaves to this one.
+        no_upgrade: why this worker cannot hand over to another one, if that is so.
 
     Raises:
         ConfigError: the certificates cannot be used.
@@ -72,18 +81,22 @@ async def run_worker(
     config = loaded.config
     for warning in loaded.warnings:
         _LOG.warning(warning)
-    with state_directory(config.worker.state_dir) as state_dir, ExitStack() as stack:
+    inherited_state = inheritance.state if inheritance is not None else None
+    inherited_sockets = inheritance.sockets if inheritance is not None else None
+    with state_directory(config.worker.state_dir, inherited_state) as state, ExitStack() as stack:
+        state_dir = state.path
         token = management_token(config.management, state_dir)
-        async with await RouteStore.open(state_dir / DATABASE) as store:
-            routes = await store.load()
-            certificates = None
-            if any(listener.tls != "off" for listener in config.listeners):
-                certificates = await trio.to_thread.run_sync(CertificateStore, config.tls, state_dir)
+        async with await RouteStore.open(state_dir / DATABASE, suspended=inheritance is not None) as store:
+            routes = await store.load() if inheritance is None else None
+            wanted = wants_certificates(config)
+            open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
+            certificates = await trio.to_thread.run_sync(open_certificates)
             await trio.to_thread.run_sync(_check_access_log, config.log.access)
-            sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config)))
+            sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config, inherited_sockets)))
             supervisor = _assemble(
                 config,
                 stack=stack,
+                state=state,
                 store=store,
                 routes=routes,
                 certificates=certificates,
@@ -93,6 +106,8 @@ async def run_worker(
                 notifier=Notifier(environ),
                 ready=ready,
                 companions=companions,
+                inheritance=inheritance,
+                no_upgrade=no_upgrade,
             )
             return await supervisor.run()
 
@@ -121,40 +136,72 @@ def _assemble(
     config: Config,
     *,
     stack: ExitStack,
+    state: Held,
     store: RouteStore,
-    routes: list[Route],
-    certificates: CertificateStore | None,
+    routes: list[Route] | None,
+    certificates: CertificateStore,
     sockets: Sockets,
     token: str,
     reread: Callable[[], Loaded],
     notifier: Notifier,
     ready: Callable[[Sockets], None],
     companions: Sequence[tuple[str, Service]],
+    inheritance: Inheritance | None,
+    no_upgrade: str | None,
 ) -> Supervisor:
     lifecycle = Lifecycle()
     events = EventLog()
     marks = Marks()
     catalog = Catalog(PRIORITY, version=store.version)
     ledger = Ledger(lambda: catalog.table)
+    gate = trio.Event()
+
+    def in_force() -> SetConfig:
+        return settings.in_force()
 
     def standing() -> tuple[Command, ...]:
-        return SetConfig(settings.config), SetTable(catalog.table), *marks.commands()
+        return in_force(), SetTable(catalog.table), *marks.commands()
 
-    launch = stack.enter_context(launching(config, lambda: settings.config, sockets, certificates))
-    fleet = Fleet(make_slots(config, launch, standing, ledger, events), ledger)
+    launch = stack.enter_context(launching(config, in_force, sockets, certificates))
+    fleet = Fleet(make_slots(config, launch, standing, ledger, events, gate), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)
-    with many_objects():
-        intake.take(catalog.plan_replace(PROVIDER, routes))
+    if routes is not None:
+        with many_objects():
+            intake.take(catalog.plan_replace(PROVIDER, routes))
     sources = Sources(intake, config.routes, config.providers.file)
     settings = Settings(
         config,
         reread=reread,
         certificates=certificates,
+        sockets=sockets,
         sources=sources,
         fleet=fleet,
         events=events,
         applied=lambda new: setup_logs(new.log.level, new.log.format),
+    )
+
+    async def manage(*, shutdown_trigger: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[Any]) -> None:
+        from trioproxy.management.app import create_app  # noqa: PLC0415 - see _import_management
+        from trioproxy.management.server import serve_management  # noqa: PLC0415
+
+        app = create_app(worker, token=token)
+        # A copy, which it closes: the socket itself stays open for whoever serves next.
+        sock = sockets.management.dup()
+        await serve_management(app, sock, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
+    custody = Custody(manage, store, intake)
+    upgrade = Upgrade(
+        lifecycle=lifecycle,
+        custody=custody,
+        catalog=catalog,
+        marks=marks,
+        events=events,
+        notifier=notifier,
+        bequeath=lambda environ, channel: bequeath(environ, channel, sockets, settings.config.management.bind, state),
+        quiet=settings.frozen,
+        status=lambda: settings.summary,
+        forbidden=no_upgrade,
     )
     worker = RunningWorker(
         settings=settings,
@@ -165,27 +212,33 @@ def _assemble(
         marks=marks,
         events=events,
         lifecycle=lifecycle,
+        upgrade=upgrade,
     )
-
-    async def manage(*, shutdown_trigger: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[Any]) -> None:
-        from trioproxy.management.app import create_app  # noqa: PLC0415 - see _import_management
-        from trioproxy.management.server import serve_management  # noqa: PLC0415
-
-        app = create_app(worker, token=token)
-        await serve_management(app, sockets.management, shutdown_trigger=shutdown_trigger, task_status=task_status)
-
+    succession = None
+    if inheritance is not None:
+        succession = Succession(
+            inheritance,
+            store=store,
+            catalog=catalog,
+            intake=intake,
+            marks=marks,
+            fleet=fleet,
+            publisher=publisher,
+        )
     return Supervisor(
         lifecycle=lifecycle,
         settings=settings,
         sources=sources,
         fleet=fleet,
-        # A forwarder in this process closes its listeners itself, and they are the same ones.
-        release=sockets.close_listeners if count_processes(config.worker.processes) else lambda: None,
+        release=sockets.close_listeners,
         publisher=publisher,
-        management=manage,
+        management=custody.run,
         warm_up=_import_management,
         events=events,
         notifier=notifier,
+        gate=gate,
+        upgrade=upgrade.run,
+        succession=succession,
         signals=partial(watch_signals, lifecycle),
         ready=partial(ready, sockets),
         companions=companions,

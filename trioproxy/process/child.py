@@ -14,7 +14,7 @@ import sys
 def main() -> int:
     """Forward until the supervisor says otherwise, or is gone."""
     # A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group: what they mean the supervisor decides.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="trioproxy.process.child", description="A forwarder of a running trioproxy.")
     parser.add_argument("--control-fd", type=int, required=True, help="a socket that leads to the supervisor")

@@ -105,12 +105,12 @@ class Fleet:
             connections=tuple(one for report in reports for one in report.connections),
         )
 
-    async def drain(self, grace: float) -> None:
-        """Tell every forwarder to drain; returns when they have been told, or `ANSWER_SECONDS` are over."""
+    async def drain(self, grace: float, patience: float = 0.0) -> None:
+        """Tell every forwarder to drain (see StartDrain); returns when they know, or `ANSWER_SECONDS` are over."""
         with trio.move_on_after(ANSWER_SECONDS):
             async with trio.open_nursery() as nursery:
                 for slot in self._slots:
-                    nursery.start_soon(slot.drain, grace)
+                    nursery.start_soon(slot.drain, grace, patience)
 
     async def cut(self) -> None:
         """End every forwarder and its connections: with `CUT_SECONDS` for doing it in good order, and then at once."""

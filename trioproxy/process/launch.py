@@ -10,8 +10,8 @@ from typing import Protocol
 
 import trio
 
-from trioproxy.config.schema import Config
 from trioproxy.control.channel import ForwarderEnd, SupervisorEnd, memory_control
+from trioproxy.control.messages import SetConfig
 from trioproxy.errors import ControlError
 
 _LOG = logging.getLogger("trioproxy.process.launch")
@@ -19,11 +19,11 @@ _LOG = logging.getLogger("trioproxy.process.launch")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A forwarder that takes commands. `config` is what it was started with; `kill` ends it at once."""
+    """A forwarder that takes commands. `settings` are what it was started with; `kill` ends it at once."""
 
     pid: int
     end: SupervisorEnd
-    config: Config
+    settings: SetConfig
     kill: Callable[[], None]
 
 
@@ -52,21 +52,21 @@ class Forward(Protocol):
 class LocalLaunch:
     """Runs a forwarder as a task of this process. A bug in it is logged and ends here."""
 
-    def __init__(self, forward: Forward, config: Callable[[], Config]) -> None:
+    def __init__(self, forward: Forward, settings: Callable[[], SetConfig]) -> None:
         self._forward = forward
-        self._config = config
+        self._settings = settings
 
     async def __call__(self, index: int, *, task_status: trio.TaskStatus[Running]) -> str | None:
         """See Launch."""
         ours, theirs = memory_control()
-        config = self._config()
+        settings = self._settings()
         crashed = started = False
         with trio.CancelScope() as scope:
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._forward, theirs)
                     started = True
-                    task_status.started(Running(os.getpid(), ours, config, scope.cancel))
+                    task_status.started(Running(os.getpid(), ours, settings, scope.cancel))
             except* Exception:  # noqa: BLE001 - a crash stays in its slot
                 crashed = True
                 _LOG.exception("the forwarder crashed", extra={"forwarder": index})

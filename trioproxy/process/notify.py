@@ -40,6 +40,11 @@ class Notifier:
         """The end began."""
         self._send("STOPPING=1", f"STATUS={status}")
 
+    def hand_over(self, pid: int, status: str) -> None:
+        """Another process is the service from now on, and works; this one has nothing more to say."""
+        self._send(f"MAINPID={pid}", "READY=1", f"STATUS={status}")
+        self._address, self.watchdog = "", None
+
     async def run_watchdog(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Give signs of life while the run loop turns."""
         task_status.started()

@@ -11,7 +11,7 @@ import trio
 
 from trioproxy.config.schema import Config
 from trioproxy.control.channel import ForwarderEnd
-from trioproxy.control.messages import Command
+from trioproxy.control.messages import Command, SetConfig
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.loads import Loads
 from trioproxy.process.events import EventLog
@@ -29,18 +29,30 @@ def count_processes(wanted: Literal["auto"] | int) -> int:
     return len(os.sched_getaffinity(0)) if wanted == "auto" else wanted
 
 
+class _Copies:
+    """The listening sockets, for a forwarder that shares them without another process in between."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self.take = sockets.copy
+
+    def clear(self) -> None:
+        """There are none but those taken."""
+
+
 @contextmanager
 def launching(
-    config: Config, current: Callable[[], Config], sockets: Sockets, certificates: CertificateStore | None
+    config: Config, current: Callable[[], SetConfig], sockets: Sockets, certificates: CertificateStore
 ) -> Generator[Launch]:
-    """The way to start forwarders on these sockets. `current` tells the configuration in force. Raises OSError."""
+    """The way to start forwarders on these sockets. `current` tells the settings in force. Raises OSError."""
     processes = count_processes(config.worker.processes)
     if processes == 0:
         crew = Crew()
-        traffic = Traffic(config, sockets.listeners, certificates=certificates, crew=crew, applied=lambda _: None)
+        copies = _Copies(sockets)
+        settings = SetConfig(config, sockets.handles)
+        traffic = Traffic(settings, copies, certificates=certificates, crew=crew, applied=lambda _: None)
 
         async def forward(end: ForwarderEnd, *, task_status: trio.TaskStatus[None]) -> None:
-            await run_forwarder(traffic, traffic.listeners, end, grace=lambda: traffic.grace, task_status=task_status)
+            await run_forwarder(traffic, [traffic.doors], end, grace=lambda: traffic.grace, task_status=task_status)
 
         yield LocalLaunch(forward, current)
         return
@@ -48,8 +60,8 @@ def launching(
     try:
         with closing(Loads(descriptor, processes)) as loads:
             yield ProcessLaunch(
-                config=current,
-                sockets=sockets.listeners,
+                settings=current,
+                copy=sockets.copy,
                 loads=loads,
                 loads_descriptor=descriptor,
                 forwarders=processes,
@@ -59,11 +71,16 @@ def launching(
 
 
 def make_slots(
-    config: Config, launch: Launch, standing: Callable[[], tuple[Command, ...]], ledger: Ledger, events: EventLog
+    config: Config,
+    launch: Launch,
+    standing: Callable[[], tuple[Command, ...]],
+    ledger: Ledger,
+    events: EventLog,
+    gate: trio.Event,
 ) -> list[Slot]:
-    """One slot per forwarder."""
+    """One slot per forwarder. None accepts connections before `gate` is set."""
     processes = count_processes(config.worker.processes)
     return [
-        Slot(launch, standing=standing, ledger=ledger, events=events, index=index, replaced=processes > 0)
+        Slot(launch, standing=standing, ledger=ledger, events=events, index=index, replaced=processes > 0, gate=gate)
         for index in range(max(processes, 1))
     ]

@@ -6,7 +6,7 @@ from trioproxy.config.keys import dotted
 from trioproxy.config.loader import leaves
 from trioproxy.config.schema import Config
 
-_FIXED = ("listeners", "management.bind", "management.token", "management.token_file", "management.public_metrics")
+_FIXED = ("management.bind", "management.token", "management.token_file", "management.public_metrics")
 _FIXED_WORKER = ("worker.id", "worker.state_dir", "worker.processes")
 _FIXED_LOG = ("log.access",)
 NEEDS_RESTART = (*_FIXED, *_FIXED_WORKER, *_FIXED_LOG)
@@ -30,6 +30,4 @@ def live_part(old: Config, new: Config) -> Config:
     kept = ("id", "state_dir", "processes")
     worker = new.worker.model_copy(update={name: getattr(old.worker, name) for name in kept})
     log = new.log.model_copy(update={"access": old.log.access})
-    return new.model_copy(
-        update={"listeners": old.listeners, "management": old.management, "worker": worker, "log": log}
-    )
+    return new.model_copy(update={"management": old.management, "worker": worker, "log": log})

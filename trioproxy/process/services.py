@@ -27,7 +27,7 @@ class Service(Protocol):
         ...
 
 
-class _Once:
+class Once:
     """A task status that may be told again, and knows whether it was."""
 
     def __init__(self, task_status: trio.TaskStatus[Any]) -> None:
@@ -35,6 +35,7 @@ class _Once:
         self.told = False
 
     def started(self, value: Any = None) -> None:
+        """Pass it on, the first time."""
         if not self.told:
             self.told = True
             self._task_status.started(value)
@@ -64,7 +65,7 @@ async def keep_running(
     Started when the service first is, or when its first attempt crashed: the rest of the worker does not wait
     for something that is broken. Returns when the service does.
     """
-    status = _Once(task_status)
+    status = Once(task_status)
     pause = FIRST_PAUSE
     while True:
         begun = trio.current_time()
@@ -92,7 +93,7 @@ async def run_essential(
 
     A crash before it was usable leaves as it came, so that the start fails.
     """
-    status = _Once(task_status)
+    status = Once(task_status)
     try:
         await service(task_status=status)
     except* Exception:

@@ -26,16 +26,22 @@ class Signalled(Protocol):
         """SIGHUP."""
         ...
 
+    def request_upgrade(self) -> None:
+        """SIGUSR2."""
+        ...
+
 
 async def watch_signals(target: Signalled, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Pass signals on until cancelled."""
     asked_to_stop = False
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as received:
         task_status.started()
         async for number in received:
             _LOG.info("signal", extra={"signal": signal.Signals(number).name})
             if number == signal.SIGHUP:
                 target.request_reload()
+            elif number == signal.SIGUSR2:
+                target.request_upgrade()
             elif asked_to_stop:
                 target.stop_now()
             else:

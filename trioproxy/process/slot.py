@@ -18,7 +18,6 @@ from trioproxy.control.messages import (
     GetReport,
     Refused,
     Report,
-    SetConfig,
     SetTable,
     StartAccepting,
     StartDrain,
@@ -49,7 +48,8 @@ class Slot:
     """One of the worker's forwarders, and those that come after it.
 
     `standing` tells the commands that bring any forwarder up to date, in order. `replaced` is False for one in the
-    supervisor's own process: it can be neither killed nor started again. `clock` tells seconds since the epoch.
+    supervisor's own process: it can be neither killed nor started again. Until `gate` is set forwarders are brought up
+    to date, and accept nothing. `clock` tells seconds since the epoch.
 
     `ended` is set when there is no forwarder and there will be none; `crashed` says whether that is a failure.
     """
@@ -63,6 +63,7 @@ class Slot:
         events: EventLog,
         index: int = 0,
         replaced: bool = True,
+        gate: trio.Event | None = None,
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -72,6 +73,7 @@ class Slot:
         self._events = events
         self.index = index
         self._replaced = replaced
+        self._gate = gate
         self._clock = clock
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER, rng)
         self._state: Literal["starting", "ready", "draining", "dead"] = "starting"
@@ -189,6 +191,9 @@ class Slot:
             await self._bring_up_to_date(client, running)
             # No checkpoint since it was: whatever changes from now on is sent to it as to the others.
             self._client = client
+            if self._gate is not None and not self._gate.is_set():
+                tell(None)
+                await self._wait_at(self._gate, client)
             await client.ask(StartAccepting())
             if not self._stopping.is_set():
                 self._state = "ready"
@@ -206,8 +211,14 @@ class Slot:
             # Why it is gone, `_carry` or the forwarder's end will tell.
             _LOG.debug("a forwarder answers no more", extra={"forwarder": self.index, "error": str(error)})
 
+    async def _wait_at(self, gate: trio.Event, client: ControlClient) -> None:
+        while not gate.is_set():
+            with trio.move_on_after(BEAT_SECONDS):
+                await gate.wait()
+            await client.ask(GetReport(backends=False))  # a sign of life
+
     async def _bring_up_to_date(self, client: ControlClient, running: Running) -> None:
-        known: tuple[Command, ...] = (SetConfig(running.config),)
+        known: tuple[Command, ...] = (running.settings,)
         while (standing := self._standing()) != known:
             for command in standing:
                 if command not in known:
@@ -255,8 +266,8 @@ class Slot:
                 extra={"forwarder": self.index, "command": type(command).__name__, "problems": list(answer.problems)},
             )
 
-    async def drain(self, grace: float) -> None:
-        """Tell the forwarder to drain, and start no other. One that is starting is ended."""
+    async def drain(self, grace: float, patience: float = 0.0) -> None:
+        """Tell the forwarder to drain (see StartDrain), and start no other. One that is starting is ended."""
         await trio.lowlevel.checkpoint()
         self._stopping.set()
         if self._client is None:
@@ -264,7 +275,7 @@ class Slot:
             return
         self._state = "draining"
         try:
-            await self._client.ask(StartDrain(grace))
+            await self._client.ask(StartDrain(grace, patience))
         except ControlError as error:
             # It has ended. If not in good order, that is told as every end is.
             _LOG.debug("a forwarder cannot be told to drain", extra={"forwarder": self.index, "error": str(error)})

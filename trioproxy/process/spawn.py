@@ -6,19 +6,18 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import DEVNULL
 
 import trio
 
 import trioproxy
-from trioproxy.config.schema import Config, ListenerConfig
-from trioproxy.control.codec import decode, encode
-from trioproxy.control.frames import FrameStream
-from trioproxy.control.messages import Hello, Refused, Start
+from trioproxy.control.codec import decode
+from trioproxy.control.descriptors import DescriptorFrames
+from trioproxy.control.messages import Hello, Refused, SetConfig, Start
 from trioproxy.control.tables import TableEncoder
-from trioproxy.control.wire import control_sockets, lean, supervisor_end
+from trioproxy.control.wire import Copy, control_sockets, lean, send_start, supervisor_end
 from trioproxy.errors import ControlError
 from trioproxy.net.loads import Loads
 from trioproxy.process.launch import Running
@@ -30,7 +29,7 @@ _LOG = logging.getLogger("trioproxy.process.spawn")
 
 
 class ProcessLaunch:
-    """Starts one process per call, on listening sockets that stay bound here.
+    """Starts one process per call. `settings` tells what is in force, `copy` gives it the listening sockets of that.
 
     `loads_descriptor` was made by `Loads.create` for so many `forwarders`; `loads` is a view of it.
     """
@@ -38,14 +37,14 @@ class ProcessLaunch:
     def __init__(
         self,
         *,
-        config: Callable[[], Config],
-        sockets: Sequence[tuple[ListenerConfig, socket.socket]],
+        settings: Callable[[], SetConfig],
+        copy: Copy,
         loads: Loads,
         loads_descriptor: int,
         forwarders: int,
     ) -> None:
-        self._config = config
-        self._sockets = sockets
+        self._settings = settings
+        self._copy = copy
         self._loads = loads
         self._loads_descriptor = loads_descriptor
         self._forwarders = forwarders
@@ -58,10 +57,10 @@ class ProcessLaunch:
         try:
             with theirs:
                 process = await self._spawn(theirs)
-            config = self._config()
-            await self._greet(frames, process, index, config)
-            end = supervisor_end(frames, self._tables)
-            task_status.started(Running(process.pid, end, config, process.kill))
+            settings = self._settings()
+            await self._greet(frames, process, index, settings)
+            end = supervisor_end(frames, self._tables, self._copy)
+            task_status.started(Running(process.pid, end, settings, process.kill))
             return how_it_ended(await process.wait())
         finally:
             with trio.move_on_after(GONE_SECONDS, shield=True) as limit:
@@ -74,27 +73,26 @@ class ProcessLaunch:
             self._loads.clear(index)
 
     async def _spawn(self, control: socket.socket) -> trio.Process:
-        passed = [control.fileno(), self._loads_descriptor, *(sock.fileno() for _, sock in self._sockets)]
         try:
             return await trio.lowlevel.open_process(
                 [*interpreter(), "-m", "trioproxy.process.child", "--control-fd", str(control.fileno())],
                 stdin=DEVNULL,
-                pass_fds=passed,
+                pass_fds=[control.fileno(), self._loads_descriptor],
             )
         except OSError as error:
             raise ControlError(f"cannot be started: {error.strerror}") from None
 
-    async def _greet(self, frames: FrameStream, process: trio.Process, index: int, config: Config) -> None:
+    async def _greet(self, frames: DescriptorFrames, process: trio.Process, index: int, settings: SetConfig) -> None:
         start = Start(
             version=trioproxy.__version__,
             index=index,
-            config=lean(config),
-            listeners=tuple(sock.fileno() for _, sock in self._sockets),
+            config=lean(settings.config),
+            listeners=settings.listeners,
             loads=self._loads_descriptor,
             forwarders=self._forwarders,
         )
         try:
-            await frames.send(encode(start))
+            await send_start(frames, start, self._copy)
             frame = await frames.receive()
         except trio.BrokenResourceError:
             frame = None

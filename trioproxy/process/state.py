@@ -8,6 +8,7 @@ import secrets
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from trioproxy.config.schema import ManagementConfig
@@ -19,11 +20,20 @@ _OURS = (TOKEN_FILE, LOCK_FILE)
 """Files by which a state directory of trioproxy is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A state directory, and the descriptor of the lock by which it is held."""
+
+    path: Path
+    lock: int
+
+
 @contextmanager
-def state_directory(path: Path) -> Generator[Path]:
+def state_directory(path: Path, inherited: Held | None = None) -> Generator[Held]:
     """Make the directory if need be (mode 0700) and hold it: one worker at a time.
 
-    The lock is flock(2) on a file in it, which the kernel drops with the process; the file stays.
+    The lock is flock(2) on a file in it, which the kernel drops with the last process that has it; the file stays.
+    One that is `inherited` from another generation of the worker holds for both, and is closed if it is not this one.
 
     Raises:
         StartError: it cannot be made, is not private, or another worker holds it.
@@ -33,23 +43,37 @@ def state_directory(path: Path) -> Generator[Path]:
         descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"worker.state_dir {path} cannot be used: {error.strerror}") from None
+    if inherited is not None:
+        if os.path.sameopenfile(inherited.lock, descriptor):
+            os.close(descriptor)
+            descriptor = inherited.lock
+        else:
+            os.close(inherited.lock)
+            inherited = None
+    held = Held(path, descriptor)
     try:
-        _lock(descriptor, path)
-        yield path
+        if inherited is None:
+            _lock(held)
+        yield held
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def note_holder(held: Held) -> None:
+    """Write down who holds the lock, for whoever wonders."""
+    os.ftruncate(held.lock, 0)
+    os.pwrite(held.lock, b"%d\n" % os.getpid(), 0)
+
+
+def _lock(held: Held) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        holder = os.pread(held.lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise StartError(
-            f"worker.state_dir {path} is in use by another worker (process {holder}); give each one its own"
+            f"worker.state_dir {held.path} is in use by another worker (process {holder}); give each one its own"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    note_holder(held)
 
 
 def _make_private(path: Path) -> None:
@@ -112,7 +136,7 @@ def _generate(path: Path) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         os.fchmod(descriptor, 0o600)
-        file.write(secrets.token_urlsafe(32) + "\n")
+        file.write(secrets.token_hex(32) + "\n")
         file.flush()
         os.fsync(descriptor)
     fresh.rename(path)

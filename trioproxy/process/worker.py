@@ -16,6 +16,7 @@ from trioproxy.control.worker import (
     ForwarderInfo,
     ProviderInfo,
     Readiness,
+    UpgradeInfo,
 )
 from trioproxy.process.events import EventLog
 from trioproxy.process.explain import explain_url
@@ -24,6 +25,7 @@ from trioproxy.process.intake import Intake
 from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.marks import Marks
 from trioproxy.process.settings import Settings
+from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.writes import Writes
 from trioproxy.routing.catalog import Catalog
 from trioproxy.routing.route import Route, RouteKey
@@ -43,6 +45,7 @@ class RunningWorker:
         marks: Marks,
         events: EventLog,
         lifecycle: Lifecycle,
+        upgrade: Upgrade,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -53,6 +56,7 @@ class RunningWorker:
         self._marks = marks
         self._events = events
         self._lifecycle = lifecycle
+        self._upgrade = upgrade
         self._started_at = clock()
 
     @property
@@ -145,6 +149,15 @@ class RunningWorker:
     def start_drain(self) -> None:
         """Begin to shut down; returns at once."""
         self._lifecycle.start_drain()
+
+    @property
+    def upgrade(self) -> UpgradeInfo:
+        """How the last upgrade fares."""
+        return self._upgrade.info
+
+    def start_upgrade(self) -> str | None:
+        """Begin to hand over to a new generation of the program, soon; or the reason why not."""
+        return self._upgrade.request()
 
     async def reload(self) -> tuple[str, ...]:
         """Read everything again; the keys that need a restart. Raises ConfigError, and then nothing has changed."""

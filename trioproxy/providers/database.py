@@ -70,8 +70,8 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open the file, made when it is missing, with the newest schema. Text comes back as bytes.
+def open_database(path: Path, *, migrated: bool = True) -> sqlite3.Connection:
+    """Open the file, made when it is missing, with the newest schema if it is to be. Text comes back as bytes.
 
     Raises ProviderError when it cannot be used: not writable, damaged, of a newer trioproxy, of something else.
     One open database per file and process: POSIX drops SQLite's locks when any other descriptor of it is closed.
@@ -89,7 +89,8 @@ def open_database(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             # A log that is carried over early leaves room on a small disk, where else not even a removal would fit.
             connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            _migrate(connection)
+            if migrated:
+                migrate(connection)
         except BaseException:
             connection.close()
             raise
@@ -123,7 +124,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise ProviderError(f"{path} {_REASONS[sqlite3.SQLITE_CORRUPT]} ({damage.decode(errors='replace')})")
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest schema. Raises sqlite3.Error."""
     for schema in range(_schema(connection), len(MIGRATIONS)):
         with transaction(connection):
             for statement in MIGRATIONS[schema]:

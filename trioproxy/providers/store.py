@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from trioproxy.control.collector import many_objects
 from trioproxy.errors import ProviderError
-from trioproxy.providers.database import open_database, provider_errors, transaction
+from trioproxy.providers.database import migrate, open_database, provider_errors, transaction
 from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Route, RouteKey
 
@@ -33,7 +34,7 @@ class RouteStore(trio.abc.AsyncResource):
     time. A caller cancelled while it waits for its turn has changed nothing; one cancelled later still returns
     normally, with the change on disk: what it does up to its next checkpoint keeps memory and disk agreed.
     A write that fails raises ProviderError and leaves what was there. The caller holds the state directory's
-    lock, so that no second worker writes.
+    lock, so that no second worker writes. Where two generations of one worker hold it, one of them is `suspended`.
     """
 
     name = "store"
@@ -44,15 +45,35 @@ class RouteStore(trio.abc.AsyncResource):
         self._version = version
         self._limiter = trio.CapacityLimiter(1)
         self._closed = False
+        self.suspended = False
 
     @classmethod
-    async def open(cls, path: Path) -> RouteStore:
+    async def open(cls, path: Path, *, suspended: bool = False) -> RouteStore:
         """Open the store, made when it is missing (mode 0600, its directory 0700).
+
+        A `suspended` one leaves the file to another process until `resume`, a schema that is not the newest included.
 
         Raises ProviderError when the file is damaged, not writable, of another program, or of a newer trioproxy.
         """
-        connection, version = await trio.to_thread.run_sync(_open, path)
-        return cls(path, connection, version)
+        connection, version = await trio.to_thread.run_sync(partial(_open, path, migrated=not suspended))
+        store = cls(path, connection, version)
+        store.suspended = suspended
+        return store
+
+    def suspend(self) -> None:
+        """Write no more: the file is another process's now. No call may be running."""
+        self.suspended = True
+
+    async def resume(self) -> None:
+        """The file is ours, again or at last; `load` tells what it holds. Raises ProviderError."""
+
+        def take() -> int:
+            with provider_errors(self._path):
+                migrate(self._connection)
+                return _read_version(self._connection)
+
+        self._version = max(self._version, await self._run(take))
+        self.suspended = False
 
     @property
     def version(self) -> int:
@@ -97,7 +118,7 @@ class RouteStore(trio.abc.AsyncResource):
 
         Raises ProviderError when that cannot be kept.
         """
-        if version > self._version:
+        if version > self._version and not self.suspended:
             await self._write(lambda: None, version)
         else:
             await trio.lowlevel.checkpoint()
@@ -114,6 +135,9 @@ class RouteStore(trio.abc.AsyncResource):
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
     async def _write(self, change: Callable[[], None], version: int) -> None:
+        if self.suspended:
+            raise ProviderError(f"{self._path} belongs to another generation of this worker now")
+
         def write() -> None:
             highest = max(version, self._version)
             with provider_errors(self._path), transaction(self._connection):
@@ -147,16 +171,20 @@ class RouteStore(trio.abc.AsyncResource):
         _LOG.warning(message, extra={"file": str(self._path), **details})
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, int]:
+def _open(path: Path, *, migrated: bool) -> tuple[sqlite3.Connection, int]:
     with provider_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = open_database(path)
+        connection = open_database(path, migrated=migrated)
         try:
-            row = connection.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'version'").fetchone()
+            version = _read_version(connection) if migrated else 0
         except BaseException:
             connection.close()
             raise
-        return connection, row[0]
+        return connection, version
+
+
+def _read_version(connection: sqlite3.Connection) -> int:
+    return connection.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'version'").fetchone()[0]
 
 
 def _to_json(route: Route) -> str:

@@ -177,7 +177,7 @@ class Connection:
             except Exception as bug:  # noqa: BLE001 - it is logged, and ends this one request
                 keep = await self._fail(note_bug(bug, record), record)
             ended = True
-            if keep and not self._plane.drain.active:
+            if keep and not self._plane.drain.impatient:  # one that was not told so may not be closed yet
                 return True
             self._unread = self._request is None or not self._request.body.done or is_readable(self._stream)
             return False
@@ -225,7 +225,7 @@ class Connection:
         check_access(found.route.access, request.origin)
         if isinstance(found, AddSlash):
             return await self._redirect(request, request.origin.prefix + found.location)
-        if head.upgrade and plane.drain.active:
+        if head.upgrade and plane.drain.impatient:
             raise Draining(DRAINING, retry_after=1)
         return await self._exchange(request, found)
 
@@ -256,7 +256,7 @@ class Connection:
         return b"https://" + https_authority(head.authority, self._plane.config.listeners) + path + head.query
 
     async def _redirect(self, request: Request, location: bytes) -> bool:
-        close = not (request.head.keep_alive and request.body.done)
+        close = not (request.head.keep_alive and request.body.done) or self._plane.drain.active
         request.record.status = 308
         reply = redirect_reply(location, request.head, request_id=request.record.id.encode("ascii"), close=close)
         await self._answer(reply, request)
@@ -278,6 +278,7 @@ class Connection:
             return False
         whole = request is not None and request.body.done
         close = error.close or request is None or not whole or not request.head.keep_alive
+        close = close or self._plane.drain.active
         head = request.head if request is not None else None
         reply = error_reply(error, head, request_id=record.id.encode("ascii"), close=close)
         try:

@@ -72,7 +72,7 @@ class Proxy:
             watch=Watch(self.live),
         )
         self._retirement = Retirement(self.live)
-        self._grace = config.worker.drain_timeout
+        self._grace, self._patience = config.worker.drain_timeout, 0.0
 
     @property
     def pool(self) -> Pool:
@@ -99,7 +99,11 @@ class Proxy:
 
     async def _say_goodbye(self) -> None:
         await self.drain.started.wait()
-        await trio.sleep(max(0.0, self._grace - POLITE_SECONDS))
+        begun = trio.current_time()
+        patience = min(self._patience, max(0.0, self._grace - POLITE_SECONDS))
+        await trio.sleep(patience)
+        self.drain.end_idle()
+        await trio.sleep_until(max(trio.current_time(), begun + self._grace - POLITE_SECONDS))
         self.live.end_streams("this worker is shutting down", error="draining")
 
     async def serve_connection(self, stream: PrefixedStream, peer: Peer) -> None:
@@ -119,9 +123,12 @@ class Proxy:
                 return Done(route is not None and self._plane.balancer.set_admin(route, backend_id, state))
             case CloseConnection(connection_id):
                 return Done(self.live.end(connection_id))
-            case StartDrain(grace):
-                self._grace = grace
-                self.drain.start()
+            case StartDrain(grace, patience):
+                self._grace, self._patience = grace, patience
+                if patience > 0:
+                    self.drain.start_patiently()
+                else:
+                    self.drain.start()
                 return Done()
             case GetReport():
                 return self._report(command)
