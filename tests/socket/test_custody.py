@@ -79,7 +79,7 @@ async def test_letting_go_waits_for_calls_that_run_and_writes_no_more(tmp_path: 
         await settle()
         await one.store.apply(upsert=[route("late")], remove=[], version=1)
         one.busy.set()
-        while not one.store.suspended:
+        while not one.store.suspended:  # noqa: ASYNC110 - a thread does it, and nobody tells
             await trio.lowlevel.checkpoint()
         assert not one.answers
         with pytest.raises(ProviderError, match="belongs to another generation"):
@@ -116,7 +116,7 @@ async def test_what_was_wanted_back_before_it_was_gone_goes_on(tmp_path: Path) -
         assert limit.cancelled_caught
         assert await one.custody.take_back() is None
         one.busy.set()
-        while one.served < 2:
+        while one.served < 2:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
         assert one.answers
         assert not one.store.suspended

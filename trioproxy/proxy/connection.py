@@ -137,7 +137,7 @@ class Connection:
         raw = buffer.feed(data)
         idle = timeouts.keep_alive if self._live.requests else timeouts.head
         scope = trio.CancelScope(deadline=deadline_after(timeouts.head if buffer.started else idle))
-        if raw is None and plane.drain.active:  # it began in the instant in which the first byte came
+        if raw is None and plane.drain.impatient:  # the drain began in the instant in which the first byte came
             raise Draining(DRAINING, retry_after=1)
         if not buffer.started:
             plane.drain.interrupts(scope)
