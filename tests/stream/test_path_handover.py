@@ -1,0 +1,26 @@
+"""What begins the short way and ends on the long one: nothing is lost, answered twice or left behind."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from path_scene import GET, OK, answer, assert_all_over, last_record, scene
+from trio.testing import MockClock
+
+LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000)
+
+
+@pytest.mark.parametrize("at", [10, len(OK) - 2, len(OK) - 1])
+async def test_a_client_that_ended_its_side_gets_an_answer_that_comes_in_pieces(
+    at: int, autojump_clock: MockClock
+) -> None:
+    async with scene() as (harness, backend):
+        client = await harness.send(GET)
+        await client.send_eof()
+        served = await backend.accept()
+        await answer(served, OK[:at])
+        await trio.sleep(0.5)
+        await served.send(OK[at:])
+        assert (await client.read_response()).body == b"ok"
+        assert (await last_record(harness)).error is None
+        await assert_all_over(harness)
