@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from path_scene import GET, OK, answer, assert_all_over, last_record, scene
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000)
 
@@ -23,4 +23,29 @@ async def test_a_client_that_ended_its_side_gets_an_answer_that_comes_in_pieces(
         await served.send(OK[at:])
         assert (await client.read_response()).body == b"ok"
         assert (await last_record(harness)).error is None
+        await assert_all_over(harness)
+
+
+async def test_a_client_that_does_not_take_the_last_answer_of_a_backend_keeps_nothing_open(
+    autojump_clock: MockClock,
+) -> None:
+    async with scene({"timeouts": {"stall": "10s"}}) as (harness, backend):
+        client = await harness.connect(capacity=1000)
+        await client.send(GET)
+        await answer(await backend.accept(), LAST)
+        await trio.sleep(11)
+        assert (await last_record(harness)).error == "client_gone"
+        await assert_all_over(harness)
+
+
+async def test_a_client_that_leaves_during_the_last_answer_of_a_backend_keeps_nothing_open(
+    autojump_clock: MockClock,
+) -> None:
+    async with scene() as (harness, backend):
+        client = await harness.connect(capacity=1000)
+        await client.send(GET)
+        await answer(await backend.accept(), LAST)
+        await wait_all_tasks_blocked()
+        await client.abort()
+        assert (await last_record(harness)).error == "client_gone"
         await assert_all_over(harness)
