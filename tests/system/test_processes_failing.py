@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from backends import raw_backend
-from forwarders import forwarders, get_fresh, hurt, metric
+from forwarders import all_ready, forwarders, get_fresh, hurt, metric
 from processes import eventually
 from worker import Worker, running_worker
 
@@ -95,3 +97,29 @@ async def test_forwarders_that_die_at_once_are_no_fork_storm(tmp_path: Path) -> 
         curse.end()
         await eventually(worker.ready, seconds=20)
         assert (await get_fresh(worker, "/s/w/")).status == 200
+
+
+async def test_a_supervisor_without_files_lives_and_replaces_a_dead_forwarder_later(tmp_path: Path) -> None:
+    async with raw_backend(hello) as port, running_worker(tmp_path, TWO) as worker:
+        await worker.route("s", "v", port)
+        victim, other = worker.forwarders()
+        soft, hard = resource.prlimit(worker.program.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker.program.pid, resource.RLIMIT_NOFILE, (3, hard))  # what is open stays open
+        hurt(victim, signal.SIGKILL)
+        assert "cannot be started: Too many open files" in await worker.logged("cannot be started")
+        assert worker.forwarders() == [other]
+        for _ in range(10):
+            assert (await get_fresh(worker, "/s/v/")).status == 200
+        resource.prlimit(worker.program.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        await eventually(lambda: len(worker.forwarders()) == 2, seconds=20)
+        await eventually(worker.ready)
+
+
+async def test_a_signal_without_a_name_costs_the_forwarder_and_nothing_else(tmp_path: Path) -> None:
+    async with raw_backend(hello) as port, running_worker(tmp_path, TWO) as worker:
+        await worker.route("s", "v", port)
+        number = signal.SIGRTMIN + 3
+        os.kill(worker.forwarders()[0], number)
+        assert f"was killed by signal {number}" in await worker.logged("a forwarder ended and will be replaced")
+        await all_ready(worker, restarts=1)
+        assert (await get_fresh(worker, "/s/v/")).status == 200
