@@ -60,7 +60,7 @@ def for_seconds(*waits: float) -> Wait:
 
     async def wait(watch: Watch, connection: LiveConnection) -> None:
         for number, seconds in enumerate(waits, 1):
-            watch.expect(connection, seconds)
+            watch.expect(connection, seconds, trio.current_time())
             await trio.sleep(1 if number < len(waits) else 5000)
 
     return wait
@@ -105,7 +105,7 @@ async def test_one_that_waits_for_nothing_any_more_is_left_alone(autojump_clock:
     async with watching() as scene:
 
         async def wait(watch: Watch, connection: LiveConnection) -> None:
-            watch.expect(connection, 3)
+            watch.expect(connection, 3, trio.current_time())
             await trio.sleep(1)
             connection.open_scope()  # what it does next keeps its own time
             await trio.sleep(10)

@@ -17,10 +17,10 @@ from processes import Program, running
 from trioproxy import __version__
 from trioproxy.config.schema import Config
 from trioproxy.control.codec import decode, encode
-from trioproxy.control.frames import FrameStream
+from trioproxy.control.descriptors import DescriptorFrames
 from trioproxy.control.messages import Done, Hello, Start, StartAccepting
 from trioproxy.control.tables import TableEncoder
-from trioproxy.control.wire import control_sockets, lean
+from trioproxy.control.wire import control_sockets, lean, send_start
 from trioproxy.net.loads import Loads
 from trioproxy.routing.route import Backend, Route
 from trioproxy.routing.table import Table
@@ -28,7 +28,7 @@ from trioproxy.testing import Wire
 
 
 @asynccontextmanager
-async def orphan(*passed: int) -> AsyncGenerator[tuple[FrameStream, Program]]:
+async def orphan(*passed: int) -> AsyncGenerator[tuple[DescriptorFrames, Program]]:
     """A forwarder process with us as its supervisor, which inherits these descriptors."""
     frames, theirs = control_sockets()
     command = [sys.executable, "-m", "trioproxy.process.child", "--control-fd", str(theirs.fileno())]
@@ -72,11 +72,11 @@ async def test_a_forwarder_that_is_told_nonsense_drains_and_ends() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as sock, trio.fail_after(30):
         port = sock.getsockname()[1]
-        async with raw_backend(slowly) as backend, orphan(sock.fileno(), loads) as (frames, program):
+        async with raw_backend(slowly) as backend, orphan(loads) as (frames, program):
             os.close(loads)
             route = Route(session_id="s", service="v", backends=(Backend(host="127.0.0.1", port=backend),))
-            start = Start(__version__, 0, lean(config), (sock.fileno(),), loads, 1)
-            await frames.send(encode(start))
+            start = Start(__version__, 0, lean(config), (7,), loads, 1)
+            await send_start(frames, start, lambda _: sock.dup())
             assert decode(await frames.receive() or b"", Hello).version == __version__
             for part in TableEncoder().encode(Table.build([route], version=1), None):
                 await frames.send(part)
