@@ -174,7 +174,7 @@ class NoBackend(RouteError):
 
 
 class Overloaded(RouteError):
-    """A bound was reached: the pool's queue is full or its deadline passed, or too many connections."""
+    """A bound was reached: the pool's queue is full or its deadline passed, or no file is left for a connection."""
 
     code = "overloaded"
     status = 503

@@ -37,7 +37,7 @@ from trioproxy.control.messages import (
     StartAccepting,
     StartDrain,
 )
-from trioproxy.control.tables import PART, TableEncoder
+from trioproxy.control.tables import PART, TableEncoder, TablePart
 from trioproxy.control.wire import adopt_control, control_sockets, forwarder_end, supervisor_end
 from trioproxy.errors import ControlError
 from trioproxy.observe.metrics import Metrics
@@ -277,14 +277,22 @@ async def test_a_forwarder_that_goes_with_commands_unread_is_gone_and_nothing_wo
         assert link.problem is None
 
 
-async def test_a_forwarder_that_gets_garbage_says_so_and_stops_obeying() -> None:
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (b"garbage", "is no record"),
+        (encode(Done()), "commands with a Done"),
+        (encode("stop"), "commands with a str"),
+        (encode(TablePart(7, 8, True, (), (), last=True)), "based on version 7"),
+    ],
+)
+async def test_a_forwarder_that_gets_garbage_says_so_and_stops_obeying(frame: bytes, problem: str) -> None:
     ours, theirs = control_sockets()
-    async with trio.open_nursery() as nursery:
-        frames_of_forwarder = adopt_control(theirs)
-        await ours.send(b"garbage")
-        with pytest.raises(ControlError, match="is no record"):
-            await serve_commands(Executor(), forwarder_end(frames_of_forwarder))
-        nursery.cancel_scope.cancel()
+    executor = Executor()
+    await ours.send(frame)
+    with trio.fail_after(20), pytest.raises(ControlError, match=problem):
+        await serve_commands(executor, forwarder_end(adopt_control(theirs)))
+    assert executor.seen == []
     await ours.aclose()
 
 

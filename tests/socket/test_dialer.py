@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioproxy.errors import ConnectFailed, Retry
+from trioproxy.errors import ConnectFailed, Overloaded, Retry, Side
 from trioproxy.net.dialer import check_connected, dial
 from trioproxy.net.stream import abort, socket_of
 from trioproxy.net.tls import TlsStream
@@ -300,3 +301,41 @@ async def test_failed_handshakes_leave_no_open_file() -> None:
         for _ in range(5):
             await failure(target)
         assert open_to(port) == 0
+
+
+# --- a process without files ----------------------------------------------------------------------------
+
+
+@contextmanager
+def without_files(left: int = 0) -> Generator[None]:
+    """So many more files may be opened, and no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 8  # noqa: PTH208 - the names are wanted, no paths
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        with suppress(OSError):
+            while len(taken) <= limit:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(left):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "unix:/nowhere/at/all"])
+async def test_a_want_of_files_is_not_the_backends_fault(host: str) -> None:
+    with without_files(), pytest.raises(Overloaded) as caught:
+        await dial(backend(host, 0 if host.startswith("unix:") else 1))
+    assert caught.value.side is Side.PROXY
+    assert caught.value.retry_after == 1
+    assert host not in caught.value.detail
+
+
+async def test_a_want_of_files_for_tls_is_not_the_backends_fault(authority: Any) -> None:
+    async with server(tls_echo(authority.issue("localhost"))) as port:
+        with without_files(left=1), pytest.raises(Overloaded):  # the connection's, and none for the CA
+            await dial(backend("127.0.0.1", port, tls={"ca_file": str(authority.ca)}))

@@ -202,3 +202,9 @@ async def test_a_body_that_stops_coming_is_408_after_ten_seconds(autojump_clock:
     assert (await body_of(response))["code"] == "body_timeout"
     waited = bodies.STALL_SECONDS * 0.1 + bodies.LINGER_SECONDS
     assert trio.current_time() - began == pytest.approx(waited)
+
+
+async def test_a_wrong_body_is_400_before_the_version_is_looked_at() -> None:
+    worker = FakeWorker()
+    response = await Client(worker).put("/v1/routes", json=[{"service": 5}], headers={"If-Match": '"999"'})
+    assert response.status_code == 400

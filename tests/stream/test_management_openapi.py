@@ -87,6 +87,12 @@ async def test_the_document_says_what_parameters_headers_and_bodies_a_call_takes
         if p["name"] == "action"
     )
     assert sorted(action["schema"]["enum"]) == ["disable", "drain", "enable"]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            for parameter in operation["parameters"]:
+                if parameter["name"] in ("session_id", "service", "backend_id") and parameter["in"] == "path":
+                    assert parameter["schema"]["pattern"], path
+                    assert parameter["schema"]["type"] == "string", path
     (url,) = paths["/v1/explain"]["get"]["parameters"]
     assert url["required"]
     one = paths["/v1/routes/{session_id}/{service}"]["put"]["requestBody"]

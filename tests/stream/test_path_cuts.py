@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from path_cuts import CUTS, Cut, Scenario, Stage, drain, nothing, operator, play
+from path_cuts import CUTS, Cut, Scenario, Stage, drain, late, nothing, operator, play
 from path_scene import CHUNKED, GET, OK, answer, begun, chunks, get, post
 from trio.testing import MockClock
 
@@ -228,7 +228,7 @@ async def test_a_cut_at_any_step_leaves_nothing_behind(
 
 
 @WITH_SCENARIOS
-@pytest.mark.parametrize("cut", [operator, drain])
+@pytest.mark.parametrize("cut", [operator, drain, late])
 async def test_a_cut_in_the_instant_in_which_what_was_awaited_comes_leaves_nothing_behind(
     scenario: Scenario, pool: dict[str, Any], cut: Cut, autojump_clock: MockClock
 ) -> None:

@@ -73,6 +73,17 @@ async def test_readyz_says_no_before_anything_else_of_the_drain(autojump_clock: 
         assert world.log == []
 
 
+async def test_readyz_does_not_complain_of_forwarders_that_have_drained(autojump_clock: trio.abc.Clock) -> None:
+    world = World()
+    reasons: list[tuple[str, ...]] = []
+    async with world.running():
+        world.lifecycle.start_drain()
+        while not all(info.state == "dead" for info in world.worker.forwarders()):
+            await trio.lowlevel.checkpoint()
+        reasons.append(world.worker.readiness().reasons)
+    assert [*reasons, world.worker.readiness().reasons] == [("draining",)] * 2
+
+
 async def test_a_drain_waits_for_connections_and_no_longer(autojump_clock: trio.abc.Clock) -> None:
     world = World(config(worker={"drain_timeout": 30}))
     async with world.running():

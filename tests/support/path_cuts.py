@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,11 +73,19 @@ def drain(stage: Stage) -> None:
     stage.harness.proxy.execute(StartDrain(GRACE))
 
 
+def late(stage: Stage) -> None:
+    """What the watch does when it finds that the connection has waited for too long."""
+    connection = stage.connection
+    if connection.due < math.inf:
+        connection.due, connection.late = math.inf, True
+        connection.scope.cancel()
+
+
 def nothing(stage: Stage) -> None:
     return
 
 
-CUTS: list[Cut] = [client_reset, client_eof, backend_reset, backend_eof, operator, drain]
+CUTS: list[Cut] = [client_reset, client_eof, backend_reset, backend_eof, operator, drain, late]
 
 
 def _end_sending(end: PipeEnd) -> None:

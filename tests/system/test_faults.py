@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import sys
@@ -121,6 +122,12 @@ async def test_the_next_backend_takes_over_from_one_that_is_gone(tmp_path: Path)
 # --- a worker without files ----------------------------------------------------------------------------
 
 
+async def hello(wire: Wire) -> None:
+    while True:
+        await wire.read_head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+
 async def answers(worker: Worker) -> bool:
     with suppress(httpx.TransportError):
         async with worker.client() as client:
@@ -132,8 +139,13 @@ async def answers(worker: Worker) -> bool:
 @pytest.mark.parametrize("processes", [0, 2])
 async def test_a_worker_without_files_pauses_accepting_and_comes_back(tmp_path: Path, processes: int) -> None:
     config = {"worker": {"processes": processes}}
-    async with echo_backend() as echo, running_worker(tmp_path, config) as worker:
+    async with (
+        echo_backend() as echo,
+        raw_backend(hello) as never_reached,
+        running_worker(tmp_path, config) as worker,
+    ):
         await worker.route("s", "app", echo.port)
+        await worker.route("s", "cold", never_reached)
         assert await answers(worker)
         running_one = Wire(await trio.open_tcp_stream("127.0.0.1", worker.port(worker.http)))
         for pid in worker.pids():
@@ -150,9 +162,16 @@ async def test_a_worker_without_files_pauses_accepting_and_comes_back(tmp_path: 
             # Who is in can still be answered, if only that there is nothing left to reach a backend with.
             await running_one.send(b"GET /nobody/home/ HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await running_one.read_response()).status == 404
+            await running_one.send(b"GET /s/cold/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            refusal = await running_one.read_response()
+            assert (refusal.status, json.loads(refusal.body)["code"]) == (503, "overloaded")
+            backends = (await worker.call("GET", "/v1/backends")).json()["backends"] if processes else []
+            assert all(one["failures"] == 0 for one in backends)
         await eventually(lambda: answers(worker), seconds=20)
         assert await worker.ready()
         assert "accept_pauses" in (await worker.call("GET", "/metrics")).text
+        await running_one.send(b"GET /s/cold/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await running_one.read_response()).status == 200
         await running_one.aclose()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from trioproxy.config.loader import load
+from trioproxy.config.toml import to_toml
 from trioproxy.errors import ConfigError
 
 
@@ -108,3 +109,23 @@ def test_a_token_file_is_read_already_now(tmp_path: Path) -> None:
 def test_token_and_token_file_together_are_refused(tmp_path: Path) -> None:
     (problem,) = problems(f"management.token_file={tmp_path}", "management.token=long enough")
     assert "management.token is given too; allowed: one of them" in problem
+
+
+def a_route(session_id: str, **claims: str) -> dict[str, object]:
+    return {"session_id": session_id, "service": "v", "backends": [], **claims}
+
+
+@pytest.mark.parametrize(("key", "value"), [("host", "a.example"), ("prefix", "/a")])
+def test_two_static_routes_that_claim_the_same_are_warned_about(tmp_path: Path, key: str, value: str) -> None:
+    routes = [a_route("b", **{key: value}), a_route("a", **{key: value}), a_route("c")]
+    path = tmp_path / "c.toml"
+    path.write_text(f"routes = {to_toml(routes)}\n")
+    (warning,) = load(path, environ={}, overrides=[]).warnings
+    assert warning == f'two of [[routes]] have {key} = "{value}": a/v gets its requests, and b/v none of them'
+
+
+def test_static_routes_with_claims_of_their_own_are_fine(tmp_path: Path) -> None:
+    routes = [a_route("a", host="a.example", prefix="/a"), a_route("b", host="b.example", prefix="/b"), a_route("c")]
+    path = tmp_path / "c.toml"
+    path.write_text(f"routes = {to_toml(routes)}\n")
+    assert load(path, environ={}, overrides=[]).warnings == ()

@@ -179,3 +179,11 @@ def test_promtool_finds_nothing_to_say(metrics: Metrics, gauges: Gauges) -> None
     text = render(metrics, gauges)
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_status_beyond_all_classes_is_counted_as_other() -> None:
+    metrics = Metrics()
+    for status in (0, 199, 599, 600, 777, 999):
+        metrics.service("s").requests["GET", status] += 1
+    found = [one for one in samples(metrics) if one.name == "trioproxy_requests_total"]
+    assert {one.labels["status"]: one.value for one in found} == {"0": 1, "199": 1, "599": 1, OTHER: 3}

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from trioproxy.config.keys import KeyPath, place
 from trioproxy.config.schema import Config
 from trioproxy.config.toml import to_toml
+from trioproxy.routing.route import Route
 
 MIN_TOKEN = 8
 """Characters of the shortest management token that is taken."""
@@ -32,7 +33,7 @@ class Checked:
 def cross_check(config: Config) -> Checked:
     """Look at files and addresses. Reads the file system; opens no socket."""
     problems = [*_certificate_files(config), *_addresses(config), *_token(config)]
-    warnings: list[str] = []
+    warnings = _shared_claims(config)
     bind = config.management.bind
     if not _is_private(bind):
         if config.management.token is None and config.management.token_file is None:
@@ -50,6 +51,24 @@ def cross_check(config: Config) -> Checked:
                 "its token crosses the network in clear text"
             )
     return Checked(tuple(problems), tuple(warnings))
+
+
+def _shared_claims(config: Config) -> list[str]:
+    """Host names and prefixes that two static routes want."""
+    found: list[str] = []
+    for key in ("host", "prefix"):
+        owners: dict[str, Route] = {}
+        for route in sorted(config.routes, key=lambda route: route.key):
+            claim = route.host if key == "host" else route.prefix
+            if claim is None:
+                continue
+            owner = owners.setdefault(claim, route)
+            if owner is not route:
+                found.append(
+                    f"two of [[routes]] have {key} = {to_toml(claim)}: {'/'.join(owner.key)} gets its requests, "
+                    f"and {'/'.join(route.key)} none of them"
+                )
+    return found
 
 
 def _problem(path: KeyPath, value: object, reason: str) -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import cast
 
 import trio
 
@@ -16,15 +15,21 @@ from trioproxy.control.descriptors import Arrivals, DescriptorFrames
 from trioproxy.control.messages import (
     Answer,
     Applied,
+    CloseConnection,
     Command,
     Descriptor,
     Done,
+    DropPrepared,
+    GetReport,
     PrepareConfig,
     Refused,
     Report,
+    SetBackend,
     SetConfig,
     SetTable,
     Start,
+    StartAccepting,
+    StartDrain,
 )
 from trioproxy.control.tables import TableAssembler, TableEncoder, TablePart
 from trioproxy.errors import ControlError
@@ -35,6 +40,8 @@ Copy = Callable[[int], socket.socket | None]
 """A copy of the listening socket of that handle, the caller's to close; None when there is none (any more)."""
 
 _ANSWERS = (Applied, Done, Refused, Report)
+_COMMANDS = (SetConfig, PrepareConfig, SetBackend, CloseConnection, StartAccepting, StartDrain, GetReport, DropPrepared)
+"""Those that travel as they are: tables come in parts."""
 
 
 def control_sockets() -> tuple[DescriptorFrames, socket.socket]:
@@ -159,8 +166,10 @@ class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
             if isinstance(record, Descriptor):
                 self._arrivals.put(record.handle, self._frames.take())
                 continue
+            if isinstance(record, _COMMANDS):
+                return record
             if not isinstance(record, TablePart):
-                return cast(Command, record)
+                raise ControlError(f"the supervisor commands with a {type(record).__name__}")
             before = self._tables.table
             table = self._tables.add(record)
             if table is not None:

@@ -20,6 +20,7 @@ from trioproxy import __version__
 from trioproxy.management.bodies import JsonBody
 from trioproxy.management.calls import Answer, Call
 from trioproxy.management.problems import CONTENT_TYPE, ProblemBody
+from trioproxy.routing.route import Backend, Name
 
 Json = dict[str, Any]
 
@@ -32,6 +33,9 @@ _PATH_PARAMETERS = {
     "action": "drain: no new requests; disable: neither new requests nor health checks; enable: undo both.",
     "name": "The file.",
 }
+_NAME: Json = TypeAdapter[Any](Name).json_schema()
+_PATH_SCHEMAS = {"session_id": _NAME, "service": _NAME, "backend_id": Backend.model_json_schema()["properties"]["id"]}
+"""What else is known of them than that they are strings."""
 _EVERY_RESPONSE = {"X-Request-Id": "Names this request in the log."}
 _PROBLEM_HEADERS = {
     401: {"WWW-Authenticate": "The scheme that is wanted: Bearer."},
@@ -130,13 +134,12 @@ class _Provider(OpenAPIProvider):
         return {path: {call.method.lower(): operation}}, {}
 
     def _path_parameters(self, rule: Rule) -> list[Json]:
-        return [
-            {
-                **self.build_path_parameter(name, converter),  # pyright: ignore[reportUnknownMemberType]
-                "description": _PATH_PARAMETERS[name],
-            }
-            for name, converter in rule._converters.items()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        ]
+        found: list[Json] = []
+        for name, converter in rule._converters.items():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            parameter: Json = {**self.build_path_parameter(name, converter)}  # pyright: ignore[reportUnknownMemberType]
+            parameter["schema"] = {**parameter["schema"], **_PATH_SCHEMAS.get(name, {})}
+            found.append({**parameter, "description": _PATH_PARAMETERS[name]})
+        return found
 
     def _query_parameters(self, call: Call) -> list[Json]:
         if call.query is None:

@@ -62,8 +62,9 @@ class RouteCalls:
 
         With `If-Match` only if the table still has that version, so that of two writers one is told.
         """
-        expected = self._expected_version()
         routes = (await ALL.read()).routes
+        # RFC 9110 §13.2.1: a condition is looked at once the request would succeed without it.
+        expected = self._expected_version()
         change = await tell(partial(self._worker.replace_routes, routes, if_version=expected))
         if change is None:
             raise self._stale()

@@ -12,14 +12,18 @@ from typing import cast
 
 import trio
 
-from trioproxy.errors import ConnectFailed
+from trioproxy.errors import ConnectFailed, Overloaded, ProxyError
+from trioproxy.net.exhausted import is_exhausted
 from trioproxy.net.plain import PlainStream
 from trioproxy.net.stream import set_keepalive
 from trioproxy.net.tls import TlsStream, client_context, connect_tls, why_broken
 from trioproxy.routing.route import Backend, BackendTls
 
 Dialer = Callable[[Backend], Awaitable[trio.abc.HalfCloseableStream]]
-"""Opens a connection to a backend, or raises ConnectFailed. Its caller holds the deadline."""
+"""Opens a connection to a backend, or raises ConnectFailed or Overloaded. Its caller holds the deadline."""
+
+RETRY_AFTER = 1
+"""Seconds; what a client is told when files or memory ran out."""
 
 MAX_CONTEXTS = 64
 """TLS contexts kept: one per way of verifying that the routes' backends name."""
@@ -33,12 +37,13 @@ async def dial(backend: Backend) -> trio.abc.HalfCloseableStream:
     """Connect to a backend, its TLS handshake included. `timeouts.connect` is the caller's scope to set.
 
     Names are resolved and their addresses tried side by side (RFC 8305). Raises ConnectFailed, whose text
-    names the address and the reason and may be shown to clients. Cancelled, it leaves nothing open.
+    names the address and the reason and may be shown to clients; Overloaded when it is this process that has no
+    file or memory left, for which the backend is not to blame. Cancelled, it leaves nothing open.
     """
     try:
         stream = await _connect(backend)
     except (OSError, UnicodeError, _Unusable) as exc:  # UnicodeError: a name that IDNA cannot encode
-        raise ConnectFailed(f"cannot connect to {_where(backend)}: {_reason(exc)}") from exc
+        raise _failure(exc, f"cannot connect to {_where(backend)}") from exc
     if not backend.tls:
         return stream
     try:
@@ -48,7 +53,13 @@ async def dial(backend: Backend) -> trio.abc.HalfCloseableStream:
             await trio.aclose_forcefully(stream)
             raise
     except (ValueError, trio.BrokenResourceError, _Unusable) as exc:  # ValueError: a name that cannot be SNI
-        raise ConnectFailed(f"TLS with {_where(backend)} failed: {_reason(exc)}") from exc
+        raise _failure(exc, f"TLS with {_where(backend)} failed") from exc
+
+
+def _failure(exc: Exception, what: str) -> ProxyError:
+    if is_exhausted(exc):
+        return Overloaded("this worker has no files or memory left to reach a backend with", retry_after=RETRY_AFTER)
+    return ConnectFailed(f"{what}: {_reason(exc)}")
 
 
 async def _connect(backend: Backend) -> PlainStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +13,7 @@ import trio
 from trioproxy.config.schema import ListenerConfig, TimeoutsConfig
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.entrance import Entrance
+from trioproxy.net.exhausted import EXHAUSTED
 from trioproxy.net.limiter import ConnectionLimiter
 from trioproxy.net.loads import Courtesy, Loads
 from trioproxy.net.peer import Peer
@@ -37,8 +37,6 @@ LAST_LOOKS = 0.5
 """Seconds after which the socket is closed even so: whoever comes now has come too late."""
 COMPLAIN_EVERY = 1.0
 """Seconds between two log lines about not accepting."""
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class Listener:
@@ -127,7 +125,7 @@ class Listener:
                 stream = await self._listener.accept()
             except OSError as exc:
                 # What befalls one connection only (ECONNABORTED, EPROTO, EPERM …) trio skips by itself.
-                if exc.errno not in _EXHAUSTED:
+                if exc.errno not in EXHAUSTED:
                     raise
                 self._pausing(str(exc.strerror))
                 await trio.sleep(ACCEPT_PAUSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -12,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from trioproxy.observe.metrics import SECONDS_BUCKETS, Histogram, Metrics, ServiceCounters
+from trioproxy.observe.metrics import OTHER, SECONDS_BUCKETS, Histogram, Metrics, ServiceCounters
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """What `render` produces, whatever the scraper would like better; every scraper reads it."""
@@ -20,6 +21,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 BACKEND_STATES = ("healthy", "unhealthy", "ejected", "draining", "disabled")
 POOL_STATES = ("idle", "active", "dialing", "waiting")
 FORWARDER_STATES = ("starting", "ready", "draining", "dead")
+LAST_STATUS = 599
 HANDSHAKE_RESULTS = ("ok", "failed", "timeout")
 
 _BOUNDS = (*(str(bound) for bound in SECONDS_BUCKETS), "+Inf")
@@ -86,8 +88,8 @@ def _traffic(metrics: Metrics) -> Iterator[Metric]:
         labels=("service", "direction"),
     )
     for name, service in services.items():
-        for (method, status), count in service.requests.items():
-            requests.add_metric((name, method, str(status)), count)
+        for (method, status), count in _by_status(service.requests).items():
+            requests.add_metric((name, method, status), count)
         for reason, count in service.retries.items():
             retries.add_metric((name, reason), count)
         moved.add_metric((name, "in"), service.bytes_in)
@@ -120,6 +122,14 @@ def _traffic(metrics: Metrics) -> Iterator[Metric]:
     )
     yield retries
     yield _counter("trioproxy_errors", "Requests that met an error, by its code.", "code", metrics.errors.items())
+
+
+def _by_status(requests: Mapping[tuple[str, int], int]) -> Counter[tuple[str, str]]:
+    """Counts with the status as a label; what no class of RFC 9110 §15 has, backends may say at will, is "other"."""
+    found = Counter[tuple[str, str]]()
+    for (method, status), count in requests.items():
+        found[method, str(status) if status <= LAST_STATUS else OTHER] += count
+    return found
 
 
 def _plumbing(metrics: Metrics) -> Iterator[Metric]:

@@ -1,7 +1,8 @@
 """Counters of one forwarder: plain integers, incremented in place, read as a snapshot.
 
 Nothing here knows Prometheus; `exposition.py` turns (sums of) snapshots into its text format. Labels are
-bounded: services beyond `MAX_SERVICES` and unknown methods fold into "other"; a status has three digits.
+bounded: services beyond `MAX_SERVICES` and unknown methods fold into "other"; a status has three digits, of which the
+exposition folds what is above 599.
 """
 
 from __future__ import annotations

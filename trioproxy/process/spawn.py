@@ -52,7 +52,10 @@ class ProcessLaunch:
 
     async def __call__(self, index: int, *, task_status: trio.TaskStatus[Running]) -> str | None:
         """See Launch."""
-        frames, theirs = control_sockets()
+        try:
+            frames, theirs = control_sockets()
+        except OSError as error:
+            raise _not_started(error) from None
         process: trio.Process | None = None
         try:
             with theirs:
@@ -80,7 +83,7 @@ class ProcessLaunch:
                 pass_fds=[control.fileno(), self._loads_descriptor],
             )
         except OSError as error:
-            raise ControlError(f"cannot be started: {error.strerror}") from None
+            raise _not_started(error) from None
 
     async def _greet(self, frames: DescriptorFrames, process: trio.Process, index: int, settings: SetConfig) -> None:
         start = Start(
@@ -105,6 +108,10 @@ class ProcessLaunch:
             raise ControlError("is of another version: the program was exchanged, and this worker needs a restart")
 
 
+def _not_started(error: OSError) -> ControlError:
+    return ControlError(f"cannot be started: {error.strerror}")
+
+
 def interpreter() -> list[str]:
     """The command that starts this Python, such that it finds this very program and nothing else by its name."""
     root = str(Path(trioproxy.__file__).parents[1])
@@ -117,5 +124,7 @@ def interpreter() -> list[str]:
 def how_it_ended(code: int) -> str | None:
     """An exit code, as a sentence without its subject; None for 0."""
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        number = -code  # real-time signals have no name
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return f"was killed by {name}"
     return f"ended with exit code {code}" if code else None

@@ -77,11 +77,12 @@ class RunningWorker:
     def readiness(self) -> Readiness:
         """Whether this worker should get traffic, and if not, why."""
         reasons: list[str] = []
-        if self._lifecycle.draining.is_set():
+        draining = self._lifecycle.draining.is_set()
+        if draining:
             reasons.append("draining")
         if not self._catalog.table.synced:
             reasons.append("no provider has delivered its routes yet")
-        if not self._fleet.serves:
+        if not self._fleet.serves and not draining:  # that one has drained already is nothing to look into
             reasons.append("no forwarder serves the routes")
         return Readiness(not reasons, tuple(reasons))
 

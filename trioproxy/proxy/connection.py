@@ -92,7 +92,7 @@ class Connection:
                 handed_over = begun
             express.begun = None
         if handed_over is None:
-            self._unread = express.closing and is_readable(self._stream)
+            self._unread = (express.closing or self._plane.drain.active) and is_readable(self._stream)
             return False
         with live.open_scope():
             return await self._serve_one(handed_over)

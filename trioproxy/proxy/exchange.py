@@ -39,6 +39,8 @@ class Exchange:
         """Try until there is an outcome, or an error that does not allow another try. Raises ProxyError."""
         first = self._begun if self._begun.lease is not None else None
         if first is None and self._begun.failure is not None:
+            # Too late for another try. Its connection may still be there: one that was not to be kept after the answer.
+            await self._begun.give_back(self._plane.pool)
             raise self._begun.failure
         tried: set[str] = set()
         tries = 0

@@ -107,7 +107,8 @@ class Relay:
     async def resume(self, sent_at: float, received: bytes) -> Outcome:
         """Relay the response to a request that was sent before, and may have begun to come. Raises as `run`."""
         self._request_sent, self._sent_at = True, sent_at
-        self._watch_after = 0.0
+        if not received:  # it has been silent for long enough
+            self._watch_after = 0.0
         if self._waits.response_head:
             self._clock.deadline = sent_at + self._waits.response_head
         return await self._in_time(partial(self._download, received))
