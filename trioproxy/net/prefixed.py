@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import trio
 
-from trioproxy.net.plain import RECEIVE, PlainStream
+from trioproxy.net.plain import RECEIVE, Piece, PlainStream
 
 
 class PrefixedStream(trio.abc.HalfCloseableStream):
@@ -52,6 +52,18 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
             return self.receive_some(max_bytes)
         return self._plain.receive_later(max_bytes)
 
+    def receive_now(self, max_bytes: int) -> memoryview | None:
+        """As `PlainStream.receive_now`; None also where one cannot know without waiting (TLS, pushed-back bytes)."""
+        if self._plain is None or self._prefix:
+            return None
+        return self._plain.receive_now(max_bytes)
+
+    def receive_lent(self, max_bytes: int) -> Awaitable[bytes | memoryview]:
+        """As `receive_later`; what it returns is of use until the next checkpoint."""
+        if self._plain is None or self._prefix:
+            return self.receive_some(max_bytes)
+        return self._plain.receive_lent(max_bytes)
+
     async def read_ahead(self, max_bytes: int) -> int:
         """Read once from the inner stream and keep the bytes behind those already pending; how many came.
 
@@ -68,6 +80,13 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send on the inner stream."""
         await self.inner.send_all(data)
+
+    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send them one behind the other. Before this waits it copies what is left of them."""
+        if self._plain is not None:
+            await self._plain.send_pieces(pieces)
+        else:
+            await self.inner.send_all(b"".join(pieces))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the inner stream."""
