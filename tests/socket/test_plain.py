@@ -107,7 +107,7 @@ async def test_a_sender_of_pieces_lets_others_run() -> None:
 
     async with plain_pair() as (ours, _), trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        for _ in range(2 * CALLS_IN_A_ROW + 2):
+        for _ in range(4 * (CALLS_IN_A_ROW + 1)):
             await ours.send_pieces([b"x", b"y"])
         assert ran
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import trio
 
-from trioproxy.net.lent import lent
+from trioproxy.net.lent import Lent, lent
 
 CALLS_IN_A_ROW = 16
 """Calls that may return at once before one lets other tasks run, and looks for a cancellation."""
@@ -34,6 +34,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
         self.sock = sock
         self._left = CALLS_IN_A_ROW
         self._sending = False  # and waiting in it
+        self._lent: Lent | None = None
 
     @classmethod
     def adopt(cls, stream: trio.SocketStream) -> PlainStream:
@@ -70,30 +71,28 @@ class PlainStream(trio.abc.HalfCloseableStream):
         """
         if not self._left:
             return None
-        shared = lent()
+        shared = self._lent or lent()
         try:
             count = self.sock.recv_into(shared.buffer, min(max_bytes, shared.room))
         except BlockingIOError:
             return None
         except OSError as exc:
             self._raise(exc)
+        self._lent = shared
         self._left = max(0, self._left - 1 - count // RECEIVE)
         return shared.buffer[:count]
 
     async def receive_lent(self, max_bytes: int) -> memoryview:
         """As `receive_now`, but wait: first, and then read. Cancelling it loses nothing."""
-        while True:
-            await self._wait_readable()
+        data: memoryview | None = None
+        while data is None:
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
+                self._raise(exc)
+            self._left = CALLS_IN_A_ROW
             data = self.receive_now(max_bytes)
-            if data is not None:
-                return data
-
-    async def _wait_readable(self) -> None:
-        try:
-            await trio.lowlevel.wait_readable(self.sock)
-        except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
-            self._raise(exc)
-        self._left = CALLS_IN_A_ROW
+        return data
 
     async def receive_later(self, max_bytes: int) -> bytes:
         """As `receive_some`, for bytes that can hardly be there yet: waits first, and then reads."""
@@ -141,7 +140,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
         if len(pieces) > MAX_PIECES:
             pieces = [b"".join(pieces)]
         try:
-            sent = self.sock.sendmsg(pieces)
+            sent = self.sock.send(pieces[0]) if len(pieces) == 1 else self.sock.sendmsg(pieces)
         except BlockingIOError:
             sent = 0
         except OSError as exc:

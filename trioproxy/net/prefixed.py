@@ -81,12 +81,15 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         """Send on the inner stream."""
         await self.inner.send_all(data)
 
-    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+    def send_pieces(self, pieces: Sequence[Piece]) -> Awaitable[None]:
         """Send them one behind the other. Before this waits it copies what is left of them."""
         if self._plain is not None:
-            await self._plain.send_pieces(pieces)
-        else:
-            await self.inner.send_all(b"".join(pieces))
+            return self._plain.send_pieces(pieces)
+        return self.inner.send_all(b"".join(pieces))
+
+    def send_lent(self, data: Piece) -> Awaitable[None]:
+        """Send what was received with `receive_lent`."""
+        return self.send_pieces((data,))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the inner stream."""
