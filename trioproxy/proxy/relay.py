@@ -7,7 +7,6 @@ being waited for; it moves with the phase and with every piece.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -51,6 +50,14 @@ class Outcome:
     keep_upstream: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The backend has answered 101: its head, and the bytes that came after it. No byte of it went to the client."""
+
+    head: ResponseHead
+    rest: bytes
+
+
 class _Awaited(Enum):
     """Who is to blame when the deadline passes."""
 
@@ -59,10 +66,6 @@ class _Awaited(Enum):
     BACKEND_HEAD = "the backend did not answer"
     BACKEND_BODY = "the backend stopped sending the response body"
     CLIENT_TAKES = "the client stopped taking the response body"
-
-
-Switch = Callable[[ResponseHead, bytes], Awaitable[Outcome]]
-"""Carries on after a 101: its head, and the bytes that came after it."""
 
 
 class Relay:
@@ -78,7 +81,6 @@ class Relay:
         limits: LimitsConfig,
         mapping: Mapping | None,
         draining: Callable[[], bool],
-        switch: Switch,
     ) -> None:
         self._client = client
         self._request = request
@@ -87,7 +89,6 @@ class Relay:
         self._limits = limits
         self._mapping = mapping
         self._draining = draining
-        self._switch = switch
         self._clock = trio.CancelScope(deadline=deadline_after(waits.response_head))
         self._awaited = _Awaited.BACKEND_HEAD
         self._sent_at = 0.0
@@ -98,14 +99,14 @@ class Relay:
         self._uploads = False  # a task of its own reads from the client
         self._watch_after = WATCH_AFTER
 
-    async def run(self, raw_head: bytes) -> Outcome:
+    async def run(self, raw_head: bytes) -> Outcome | Switched:
         """Send the request with this head, relay the response. Raises ProxyError.
 
         Once `request.response_begun` is set the client has part of the answer, and an error can only cut it short.
         """
         return await self._in_time(partial(self._send, raw_head))
 
-    async def resume(self, sent_at: float, received: bytes) -> Outcome:
+    async def resume(self, sent_at: float, received: bytes) -> Outcome | Switched:
         """Relay the response to a request that was sent before, and may have begun to come. Raises as `run`."""
         self._request_sent, self._sent_at = True, sent_at
         self._watch_after = 0.0
@@ -113,7 +114,7 @@ class Relay:
             self._clock.deadline = sent_at + self._waits.response_head
         return await self._in_time(partial(self._download, received))
 
-    async def _send(self, raw_head: bytes) -> Outcome | None:
+    async def _send(self, raw_head: bytes) -> Outcome | Switched | None:
         if not self._request.body.done:
             return await self._duplex(raw_head)
         # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
@@ -121,7 +122,7 @@ class Relay:
         await self._upstream.send(raw_head + self._request.early_bytes())
         return await self._download()
 
-    async def _in_time(self, work: Callable[[], Awaitable[Outcome | None]]) -> Outcome:
+    async def _in_time(self, work: Callable[[], Awaitable[Outcome | Switched | None]]) -> Outcome | Switched:
         outcome = None
         with self._clock:
             outcome = await work()
@@ -160,10 +161,10 @@ class Relay:
 
     # --- up --------------------------------------------------------------------------------------------
 
-    async def _duplex(self, raw_head: bytes) -> Outcome | None:
+    async def _duplex(self, raw_head: bytes) -> Outcome | Switched | None:
         # Expected failures are values inside the nursery; the first one ends both directions and is raised here.
         failures: list[ProxyError] = []
-        outcome: Outcome | None = None
+        outcome: Outcome | Switched | None = None
         self._uploads = True
         async with trio.open_nursery() as nursery:
 
@@ -235,14 +236,13 @@ class Relay:
 
     # --- down ------------------------------------------------------------------------------------------
 
-    async def _download(self, received: bytes = b"") -> Outcome:
+    async def _download(self, received: bytes = b"") -> Outcome | Switched:
         request = self._request
         head, rest = await self._read_head(received)
         self._head_came = True
         request.record.upstream_head_seconds = trio.current_time() - self._sent_at if self._request_sent else 0.0
         if head.status == 101:
-            self._clock.deadline = math.inf  # the stream keeps its own time
-            return await self._switch(head, rest)
+            return Switched(head, rest)
         body = open_body(head.framing)
         try:
             payload = body.split(rest)
