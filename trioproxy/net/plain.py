@@ -30,6 +30,13 @@ class PlainStream(trio.abc.HalfCloseableStream):
     One task may send and one may receive at a time. Cancelling a send leaves open how much of it was sent.
     """
 
+    __slots__ = (
+        "_left",
+        "_lent",
+        "_sending",
+        "sock",
+    )
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._left = CALLS_IN_A_ROW

@@ -17,6 +17,12 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
     in one piece, so the surplus is bounded by whoever read it.
     """
 
+    __slots__ = (
+        "_plain",
+        "_prefix",
+        "inner",
+    )
+
     def __init__(self, stream: trio.abc.Stream, prefix: bytes = b"") -> None:
         self.inner = stream
         self._plain = stream if isinstance(stream, PlainStream) else None

@@ -18,6 +18,11 @@ MAX_LINGER = 1024 * 1024  # bytes of a refused body that are read and thrown awa
 class Client:
     """A client's connection."""
 
+    __slots__ = (
+        "peer",
+        "stream",
+    )
+
     def __init__(self, stream: PrefixedStream, peer: Peer) -> None:
         self.stream = stream
         self.peer = peer

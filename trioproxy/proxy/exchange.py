@@ -25,6 +25,17 @@ class Exchange:
     `begun` is its first try, as far as that has got; what it holds of a backend belongs to the exchange from now on.
     """
 
+    __slots__ = (
+        "_begun",
+        "_client",
+        "_live",
+        "_match",
+        "_plane",
+        "_request",
+        "_stats",
+        "_waits",
+    )
+
     def __init__(self, plane: Plane, client: Client, begun: Begun, live: LiveConnection) -> None:
         self._plane = plane
         self._client = client

@@ -12,6 +12,8 @@ from trioproxy.proxy.frames import FrameTracker, close_frame
 class FramedSink:
     """Passes a backend's frames on as bytes, and knows where a frame of ours may stand (RFC 6455 §5.4)."""
 
+    __slots__ = ("_farewell", "_frames", "_muted", "_sending", "_stream")
+
     def __init__(self, stream: PrefixedStream) -> None:
         self._stream = stream
         self._frames = FrameTracker()

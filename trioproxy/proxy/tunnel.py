@@ -67,6 +67,16 @@ class _Sink(Protocol):
 class _Tunnel:
     """The two directions, and what they know of each other."""
 
+    __slots__ = (
+        "_backend",
+        "_client",
+        "_ended_first",
+        "_finished",
+        "_framed",
+        "_traffic",
+        "_verdict",
+    )
+
     def __init__(
         self,
         client: PrefixedStream,

@@ -57,6 +57,16 @@ def check_switch(request: RequestHead, response: ResponseHead, *, extensions: bo
 class Upgrade:
     """Carries on one exchange after its 101."""
 
+    __slots__ = (
+        "_client",
+        "_extensions",
+        "_live",
+        "_plane",
+        "_request",
+        "_route",
+        "_upstream",
+    )
+
     def __init__(
         self, plane: Plane, client: Client, request: Request, upstream: Upstream, live: LiveConnection, route: Route
     ) -> None:

@@ -21,6 +21,16 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*(\d{1,6})", re.IGNOR
 class Upstream:
     """A connection to a backend. `key` is the backend's address in the pool."""
 
+    __slots__ = (
+        "_expires",
+        "_readable",
+        "keep_seconds",
+        "kept",
+        "key",
+        "silent",
+        "stream",
+    )
+
     def __init__(self, stream: trio.abc.Stream, key: str) -> None:
         self.stream = PrefixedStream(stream)
         self.key = key
