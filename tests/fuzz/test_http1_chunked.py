@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioproxy.http1.fields import Fields
-from trioproxy.http1.framing import ChunkedBody, MalformedBody, chunk, last_chunk
+from trioproxy.http1.framing import SMALL_PIECE, ChunkedBody, MalformedBody, chunk, chunked, last_chunk
 
 often = settings(max_examples=200, deadline=None)
 
@@ -85,3 +85,40 @@ def test_what_was_cut_into_chunks_comes_out_whole(parts: list[bytes], cuts: Sequ
     decoded = Decoded(pieces(raw, cuts))
     assert (decoded.verdict, decoded.payload, decoded.rest) == ("done", b"".join(parts), b"rest")
     assert decoded.trailers == [(b"x-sum", b"X-Sum", b"1")]
+
+
+@given(bodies, cuts)
+@often
+def test_what_is_split_depends_on_its_memory_only_until_the_next_bytes(raw: bytes, cuts: Sequence[int]) -> None:
+    whole = Decoded([raw])
+    body = ChunkedBody()
+    buffer = bytearray(len(raw))
+    payload = b""
+    try:
+        for part in pieces(raw, cuts):
+            buffer[: len(part)] = part
+            payload += b"".join(body.split(memoryview(buffer)[: len(part)]))
+            buffer[:] = b"\n" * len(buffer)
+    except MalformedBody:
+        assert whole.verdict == "refused"
+        return
+    assert whole.verdict == ("done" if body.done else "incomplete")
+    assert (payload, body.rest, body.trailers) == (whole.payload, whole.rest, whole.trailers)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3).map(lambda part: part * 4000), min_size=1, max_size=4), cuts)
+@often
+def test_large_pieces_are_handed_on_without_a_copy_and_come_out_as_one_chunk(
+    parts: list[bytes], cuts: Sequence[int]
+) -> None:
+    raw = b"".join(chunk(part) for part in parts) + last_chunk([])
+    body = ChunkedBody()
+    again: list[bytes] = []
+    for part in pieces(raw, cuts):
+        found = body.split(part)
+        views = [one for one in found if isinstance(one, memoryview)]
+        assert all(view.obj is part and len(view) >= SMALL_PIECE for view in views)
+        assert sum(map(len, found)) - sum(map(len, views)) < SMALL_PIECE * 2 * len(parts)
+        again.append(b"".join(chunked(found)))
+    decoded = Decoded([b"".join(again) + last_chunk([])])
+    assert (decoded.verdict, decoded.payload) == ("done", b"".join(parts))

@@ -48,7 +48,7 @@ async def test_a_bug_inside_a_body_cuts_the_connection_and_gives_back_what_was_h
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(ChunkedBody, "feed", broken)
+            patch.setattr(ChunkedBody, "split", broken)
             await (served if direction == "down" else client).send(chunks(b"x"))
             with pytest.raises(trio.BrokenResourceError):
                 await client.read_all()

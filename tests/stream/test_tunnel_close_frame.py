@@ -9,6 +9,7 @@ from trio.testing import memory_stream_pair
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, Ping, TextMessage
 
+from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.proxy.framed_sink import FramedSink
 from trioproxy.proxy.frames import close_frame
 
@@ -39,12 +40,12 @@ def test_a_close_frame_takes_the_first_place_after_it_was_asked_for(chosen: list
 
     async def relay() -> bytes:
         near, far = memory_stream_pair()
-        sink = FramedSink(near)
+        sink = FramedSink(PrefixedStream(near))
         for start, end in zip(cuts, [*cuts[1:], None], strict=True):
             if start == asked_at:
                 await sink.close(1001, "going away")
             if end is not None:
-                await sink.send_all(whole[start:end])
+                await sink.send_lent(whole[start:end])
         await near.aclose()
         return b"".join([bytes(chunk) async for chunk in far])
 
@@ -54,8 +55,8 @@ def test_a_close_frame_takes_the_first_place_after_it_was_asked_for(chosen: list
 def test_text_is_skipped_by_bytes_not_by_characters() -> None:
     async def relay() -> bytes:
         near, far = memory_stream_pair()
-        sink = FramedSink(near)
-        await sink.send_all(bytes(Connection(ConnectionType.SERVER).send(TextMessage(data="é" * 70))))
+        sink = FramedSink(PrefixedStream(near))
+        await sink.send_lent(bytes(Connection(ConnectionType.SERVER).send(TextMessage(data="é" * 70))))
         await sink.close(1001, "")
         return bytes(await far.receive_some())
 

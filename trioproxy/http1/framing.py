@@ -1,13 +1,14 @@
 """Where a message body ends, and what of the received bytes is its payload (RFC 9112 §6 and §7).
 
-A `Body` is fed what arrives and hands out payload; it never reads beyond the message, what follows stays in
-`rest`. Chunked coding is decoded here and not by h11, which tolerates blanks after a chunk size and gives one
-event per chunk; that what is accepted here is a subset of what h11 accepts is tested as a property.
+A `Body` is fed what arrives and hands out payload, as parts of what it was fed; it never reads beyond the message,
+what follows stays in `rest`. Chunked coding is decoded here and not by h11, which tolerates blanks after a chunk size
+and gives one event per chunk; that what is accepted here is a subset of what h11 accepts is tested as a property.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ MAX_CHUNK_LINE = 1024  # size and extensions; nobody is known to send more than 
 MAX_TRAILER_BYTES = 16 * 1024
 MAX_TRAILERS = 128
 
+SMALL_PIECE = 4096  # bytes: less is copied, for a part of its own costs more
+
+Piece = bytes | bytearray | memoryview
+
+_LINE_END = re.compile(rb"\n")
+_NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})\r\n")  # the end of one and the size of the next, as most have it
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?")
 # Blanks around the value are cut off afterwards: an expression that does it would try every way of sharing them out.
 _FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
@@ -56,9 +63,16 @@ class Body:
         self.rest = b""  # what came after the body
         self.trailers: Fields = []
 
-    def feed(self, data: bytes) -> bytes:
-        """Take received bytes, return the payload among them (maybe none). Raises MalformedBody."""
+    def split(self, data: Piece) -> list[Piece]:
+        """Take received bytes, return the payload among them (maybe none). Raises MalformedBody.
+
+        The pieces may be parts of `data`, and nothing else keeps it: who uses its memory again must be done with them.
+        """
         raise NotImplementedError  # pragma: no cover - the subclasses below are all there is
+
+    def feed(self, data: bytes) -> bytes:
+        """As `split`, in one piece."""
+        return b"".join(self.split(data))
 
     def end_of_stream(self) -> None:
         """The peer sends no more. Raises MalformedBody unless that is how this body ends."""
@@ -73,10 +87,10 @@ class NoBody(Body):
         super().__init__()
         self.done = True
 
-    def feed(self, data: bytes) -> bytes:
+    def split(self, data: Piece) -> list[Piece]:
         """Everything belongs to what follows."""
         self.rest += data
-        return b""
+        return []
 
 
 class CountedBody(Body):
@@ -87,23 +101,23 @@ class CountedBody(Body):
         self.remaining = length
         self.done = length == 0
 
-    def feed(self, data: bytes) -> bytes:
+    def split(self, data: Piece) -> list[Piece]:
         """Payload up to the announced length."""
         if len(data) < self.remaining:
             self.remaining -= len(data)
-            return data
+            return [data]
         payload, self.rest = data[: self.remaining], self.rest + data[self.remaining :]
         self.remaining = 0
         self.done = True
-        return payload
+        return [payload]
 
 
 class CloseBody(Body):
     """Everything until the connection ends."""
 
-    def feed(self, data: bytes) -> bytes:
+    def split(self, data: Piece) -> list[Piece]:
         """All of it."""
-        return data
+        return [data]
 
     def end_of_stream(self) -> None:
         """The one way for this body to be complete."""
@@ -127,34 +141,40 @@ class ChunkedBody(Body):
         self._remaining = 0
         self._trailer_bytes = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def split(self, data: Piece) -> list[Piece]:
         """Decode what arrived."""
         if self.done:
             self.rest += data
-            return b""
-        if self._line:
-            data, self._line = self._line + data, b""
-        pieces: list[bytes] = []
-        at = 0
-        while not self.done and at < len(data):
+            return []
+        view = memoryview(data)
+        pieces: list[Piece] = []
+        at, end = 0, len(view)
+        while at < end and not self.done:
             if self._part is _Part.DATA:
-                piece = data[at : at + self._remaining]
-                pieces.append(piece)
-                at += len(piece)
-                self._remaining -= len(piece)
+                stop = min(at + self._remaining, end)
+                _add(pieces, view[at:stop])
+                self._remaining -= stop - at
+                at = stop
                 if not self._remaining:
                     self._part = _Part.DATA_END
-                continue
-            end = data.find(b"\n", at)
-            if end < 0:
-                self._keep_unfinished(data[at:])
-                at = len(data)
-                break
-            self._take_line(data[at : end + 1])
-            at = end + 1
+            elif self._part is _Part.DATA_END and not self._line and (found := _NEXT_CHUNK.match(view, at)):
+                self._begin_chunk(found[1])
+                at = found.end()
+            else:
+                at = self._read_line(view, at)
         if self.done:
-            self.rest = data[at:]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self.rest = bytes(view[at:])
+        return pieces
+
+    def _read_line(self, view: memoryview, at: int) -> int:
+        found = _LINE_END.search(view, at)
+        stop = found.end() if found else len(view)
+        line, self._line = self._line + view[at:stop], b""
+        if found:
+            self._take_line(line)
+        else:
+            self._keep_unfinished(line)
+        return stop
 
     def _keep_unfinished(self, line: bytes) -> None:
         if self._part is _Part.DATA_END and line != b"\r":
@@ -178,18 +198,30 @@ class ChunkedBody(Body):
             found = _CHUNK_LINE.fullmatch(line) if len(line) <= MAX_CHUNK_LINE else None
             if found is None:
                 raise MalformedBody("a chunk size is malformed")
-            self._remaining = int(found[1], 16)
-            self._part = _Part.DATA if self._remaining else _Part.TRAILER
+            self._begin_chunk(found[1])
         elif line:
             self._take_trailer(line)
         else:
             self.done = True
+
+    def _begin_chunk(self, size: bytes) -> None:
+        self._remaining = int(size, 16)
+        self._part = _Part.DATA if self._remaining else _Part.TRAILER
 
     def _take_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
         if self._trailer_bytes > MAX_TRAILER_BYTES or len(self.trailers) >= MAX_TRAILERS:
             raise MalformedBody("the trailer section is too large")
         self.trailers.append(parse_field_line(line))
+
+
+def _add(pieces: list[Piece], payload: memoryview) -> None:
+    if len(payload) >= SMALL_PIECE:
+        pieces.append(payload)
+    elif pieces and isinstance(last := pieces[-1], bytearray):
+        last += payload
+    else:
+        pieces.append(bytearray(payload))
 
 
 def parse_field_line(line: bytes) -> Field:
@@ -212,6 +244,12 @@ def open_body(framing: Framing) -> Body:
 def chunk(data: bytes) -> bytes:
     """One chunk. `data` must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def chunked(pieces: Sequence[Piece]) -> list[Piece]:
+    """One chunk of all the pieces; none when they are empty."""
+    size = sum(map(len, pieces))
+    return [b"%x\r\n" % size, *pieces, b"\r\n"] if size else []
 
 
 def last_chunk(trailers: Fields) -> bytes:

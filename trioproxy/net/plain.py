@@ -7,14 +7,21 @@ another that is half of the work, so here calls that need not wait return at onc
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import NoReturn
 
 import trio
+
+from trioproxy.net.lent import Lent, lent
 
 CALLS_IN_A_ROW = 16
 """Calls that may return at once before one lets other tasks run, and looks for a cancellation."""
 RECEIVE = 64 * 1024
 """Bytes of a receive that names no bound."""
+MAX_PIECES = 1024
+"""Of one call to the kernel (UIO_MAXIOV)."""
+
+Piece = bytes | bytearray | memoryview
 
 
 class PlainStream(trio.abc.HalfCloseableStream):
@@ -23,10 +30,18 @@ class PlainStream(trio.abc.HalfCloseableStream):
     One task may send and one may receive at a time. Cancelling a send leaves open how much of it was sent.
     """
 
+    __slots__ = (
+        "_left",
+        "_lent",
+        "_sending",
+        "sock",
+    )
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._left = CALLS_IN_A_ROW
         self._sending = False  # and waiting in it
+        self._lent: Lent | None = None
 
     @classmethod
     def adopt(cls, stream: trio.SocketStream) -> PlainStream:
@@ -54,6 +69,37 @@ class PlainStream(trio.abc.HalfCloseableStream):
         else:
             await self._breathe()
         return await self.receive_later(max_bytes or RECEIVE)
+
+    def receive_now(self, max_bytes: int) -> memoryview | None:
+        """The next bytes if they are there; None when one has to wait. Raises as `receive_some`.
+
+        They are in a buffer that all streams share (`net/lent.py`): use them before the next checkpoint. What is read
+        counts per 64 KiB as a call, so that other tasks come to run between the pieces of large bodies.
+        """
+        if not self._left:
+            return None
+        shared = self._lent or lent()
+        try:
+            count = self.sock.recv_into(shared.buffer, min(max_bytes, shared.room))
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            self._raise(exc)
+        self._lent = shared
+        self._left = max(0, self._left - 1 - count // RECEIVE)
+        return shared.buffer[:count]
+
+    async def receive_lent(self, max_bytes: int) -> memoryview:
+        """As `receive_now`, but wait: first, and then read. Cancelling it loses nothing."""
+        data: memoryview | None = None
+        while data is None:
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
+                self._raise(exc)
+            self._left = CALLS_IN_A_ROW
+            data = self.receive_now(max_bytes)
+        return data
 
     async def receive_later(self, max_bytes: int) -> bytes:
         """As `receive_some`, for bytes that can hardly be there yet: waits first, and then reads."""
@@ -93,6 +139,37 @@ class PlainStream(trio.abc.HalfCloseableStream):
             return 0
         except OSError as exc:
             self._raise(exc)
+
+    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send them one behind the other. Raises as `send_all`.
+
+        Before this waits it copies what is left of them: they may lie in a buffer that is used again.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if len(pieces) > MAX_PIECES:
+            pieces = [b"".join(pieces)]
+        try:
+            sent = self.sock.send(pieces[0]) if len(pieces) == 1 else self.sock.sendmsg(pieces)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            await trio.lowlevel.checkpoint()
+            self._raise(exc)
+        if sent == sum(map(len, pieces)):
+            if self._left:
+                self._left -= 1
+            else:
+                await self._breathe()
+            return
+        rest, shared = _behind(pieces, sent), lent()
+        self._sending = True
+        shared.held += len(rest)
+        try:
+            await self._send_rest(memoryview(rest))
+        finally:
+            shared.held -= len(rest)
+            self._sending = False
 
     async def _send_rest(self, data: memoryview) -> None:
         while data:
@@ -137,3 +214,13 @@ class PlainStream(trio.abc.HalfCloseableStream):
         if self.sock.fileno() < 0:
             raise trio.ClosedResourceError("this socket was already closed") from None
         raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
+
+
+def _behind(pieces: Sequence[Piece], count: int) -> bytes:
+    """A copy of what comes after the first `count` bytes of the pieces."""
+    for index, piece in enumerate(pieces):
+        if count < len(piece):
+            with memoryview(piece) as view:
+                return b"".join((view[count:], *pieces[index + 1 :]))
+        count -= len(piece)
+    return b""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import trio
 
-from trioproxy.net.plain import RECEIVE, PlainStream
+from trioproxy.net.plain import RECEIVE, Piece, PlainStream
 
 
 class PrefixedStream(trio.abc.HalfCloseableStream):
@@ -16,6 +16,12 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
     surplus back with `unread`, and the next reader need not know. It reads no more than `inner` delivers
     in one piece, so the surplus is bounded by whoever read it.
     """
+
+    __slots__ = (
+        "_plain",
+        "_prefix",
+        "inner",
+    )
 
     def __init__(self, stream: trio.abc.Stream, prefix: bytes = b"") -> None:
         self.inner = stream
@@ -52,6 +58,18 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
             return self.receive_some(max_bytes)
         return self._plain.receive_later(max_bytes)
 
+    def receive_now(self, max_bytes: int) -> memoryview | None:
+        """As `PlainStream.receive_now`; None also where one cannot know without waiting (TLS, pushed-back bytes)."""
+        if self._plain is None or self._prefix:
+            return None
+        return self._plain.receive_now(max_bytes)
+
+    def receive_lent(self, max_bytes: int) -> Awaitable[bytes | memoryview]:
+        """As `receive_later`; what it returns is of use until the next checkpoint."""
+        if self._plain is None or self._prefix:
+            return self.receive_some(max_bytes)
+        return self._plain.receive_lent(max_bytes)
+
     async def read_ahead(self, max_bytes: int) -> int:
         """Read once from the inner stream and keep the bytes behind those already pending; how many came.
 
@@ -72,6 +90,16 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
     def send_now(self, data: bytes) -> int:
         """Send what goes without waiting: so many bytes, none where the inner stream cannot tell."""
         return self._plain.send_now(data) if self._plain is not None else 0
+
+    def send_pieces(self, pieces: Sequence[Piece]) -> Awaitable[None]:
+        """Send them one behind the other. Before this waits it copies what is left of them."""
+        if self._plain is not None:
+            return self._plain.send_pieces(pieces)
+        return self.inner.send_all(b"".join(pieces))
+
+    def send_lent(self, data: Piece) -> Awaitable[None]:
+        """Send what was received with `receive_lent`."""
+        return self.send_pieces((data,))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the inner stream."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from trioproxy.errors import ClientGone
+from trioproxy.http1.framing import Piece
 from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
 
@@ -14,6 +17,11 @@ MAX_LINGER = 1024 * 1024  # bytes of a refused body that are read and thrown awa
 
 class Client:
     """A client's connection."""
+
+    __slots__ = (
+        "peer",
+        "stream",
+    )
 
     def __init__(self, stream: PrefixedStream, peer: Peer) -> None:
         self.stream = stream
@@ -33,10 +41,18 @@ class Client:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ClientGone("the client left while its answer was being sent") from exc
 
-    async def receive(self, max_bytes: int) -> bytes:
-        """The next bytes; empty at the end of the stream. Raises ClientGone on a reset."""
+    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send all of them, as `PrefixedStream.send_pieces`. Raises ClientGone."""
         try:
-            return bytes(await self.stream.receive_some(max_bytes))
+            await self.stream.send_pieces(pieces)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ClientGone("the client left while its answer was being sent") from exc
+
+    async def receive_lent(self, max_bytes: int) -> bytes | memoryview:
+        """The next bytes, of use until the next checkpoint; empty at the end. Raises ClientGone on a reset."""
+        try:
+            data = self.stream.receive_now(max_bytes)
+            return data if data is not None else await self.stream.receive_lent(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ClientGone("the client reset the connection") from exc
 

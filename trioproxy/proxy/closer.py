@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,6 +54,8 @@ class CloseRequest:
 class Closer:
     """Ends one upgraded stream politely, from outside. Whoever owns the connection makes it and keeps it."""
 
+    __slots__ = ("_listener", "requested")
+
     def __init__(self) -> None:
         self.requested: CloseRequest | None = None
         self._listener: Callable[[], None] | None = None
@@ -69,13 +70,8 @@ class Closer:
             if self._listener is not None:
                 self._listener()
 
-    @contextmanager
-    def listening(self, listener: Callable[[], None]) -> Generator[None]:
-        """While inside, the first request calls `listener`, from whichever task makes it."""
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """From now on the first request calls `listener`, from whichever task makes it; at once if it was made."""
         self._listener = listener
-        try:
-            if self.requested is not None:
-                listener()
-            yield
-        finally:
-            self._listener = None
+        if listener is not None and self.requested is not None:
+            listener()

@@ -13,7 +13,7 @@ from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.pool import CLOSE_SECONDS
-from trioproxy.proxy.relay import Outcome, Relay
+from trioproxy.proxy.relay import Outcome, Relay, Switched
 from trioproxy.proxy.upgrade import Upgrade, asks_websocket, keeps_extensions
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.routing.route import Backend
@@ -24,6 +24,17 @@ class Exchange:
 
     `begun` is its first try, as far as that has got; what it holds of a backend belongs to the exchange from now on.
     """
+
+    __slots__ = (
+        "_begun",
+        "_client",
+        "_live",
+        "_match",
+        "_plane",
+        "_request",
+        "_stats",
+        "_waits",
+    )
 
     def __init__(self, plane: Plane, client: Client, begun: Begun, live: LiveConnection) -> None:
         self._plane = plane
@@ -98,8 +109,14 @@ class Exchange:
             if begun is not None and begun.failure is not None:
                 raise begun.failure
             assert upstream is not None
-            outcome = await self._relay(upstream, lease, begun)
-            return outcome
+            done = await self._relay(upstream, lease, begun)
+            if isinstance(done, Outcome):
+                outcome = done
+                return outcome
+            # Streams are many and long: of the road to here nothing is kept that they do not need.
+            switched, done, begun = [done], None, None
+            upgrade = Upgrade(self._plane, self._client, self._request, upstream, self._live, self._match.route)
+            return await upgrade.switch(switched.pop())
         finally:
             if upstream is not None and not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -113,7 +130,7 @@ class Exchange:
         finally:
             record.wait_seconds = (record.wait_seconds or 0.0) + trio.current_time() - began
 
-    async def _relay(self, upstream: Upstream, lease: Lease, begun: Begun | None) -> Outcome:
+    async def _relay(self, upstream: Upstream, lease: Lease, begun: Begun | None) -> Outcome | Switched:
         request, match, plane = self._request, self._match, self._plane
         relay = Relay(
             self._client,
@@ -123,7 +140,6 @@ class Exchange:
             limits=plane.config.limits,
             mapping=match.mapping(request.origin, request.head, lease.backend),
             draining=lambda: plane.drain.active,
-            switch=Upgrade(plane, self._client, request, upstream, self._live, match.route).switch,
         )
         if begun is not None:
             assert begun.sent_at is not None, "what was not sent has failed"

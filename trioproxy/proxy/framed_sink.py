@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import trio
 
+from trioproxy.net.plain import Piece
+from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.proxy.frames import FrameTracker, close_frame
 
 
 class FramedSink:
     """Passes a backend's frames on as bytes, and knows where a frame of ours may stand (RFC 6455 §5.4)."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    __slots__ = ("_farewell", "_frames", "_muted", "_sending", "_stream")
+
+    def __init__(self, stream: PrefixedStream) -> None:
         self._stream = stream
         self._frames = FrameTracker()
         self._sending = False
@@ -22,8 +26,11 @@ class FramedSink:
         """Whether a close frame has been sent, the backend's or ours: what breaks now breaks nothing."""
         return self._frames.closing or self._muted
 
-    async def send_all(self, data: bytes | bytearray) -> None:
-        """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it."""
+    async def send_lent(self, data: Piece) -> None:
+        """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it.
+
+        Before this waits it copies what is left of them.
+        """
         if self._muted:
             await trio.lowlevel.checkpoint()
             return
@@ -32,7 +39,7 @@ class FramedSink:
         else:
             self._frames.follow(data)
         self._sending = True
-        await self._stream.send_all(data)
+        await self._stream.send_lent(data)
         self._sending = False
         if self._farewell and self._frames.between:
             await self._send_farewell()

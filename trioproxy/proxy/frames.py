@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from itertools import cycle
 
+from trioproxy.net.plain import Piece
+
 _CLOSE = 0x8
 _FIRST_CONTROL = 0x8
 _MAX_CONTROL_PAYLOAD = 125
@@ -44,7 +46,7 @@ class FrameTracker:
         """Whether a frame has just ended, or none has begun: a control frame may be put in here (§5.4)."""
         return not self._left and not self._head
 
-    def advance(self, data: bytes | bytearray, start: int) -> int:
+    def advance(self, data: Piece, start: int) -> int:
         """Follow one frame, the open one or else the one that begins at `start`, as far as `data` goes.
 
         `start` is less than the length of `data`. Returns the position behind what was followed.
@@ -54,6 +56,11 @@ class FrameTracker:
         if self._head:
             return self._continue(data, start)
         available = len(data) - start
+        if available > 1 and (length := data[start + 1] & 0x7F) < 126:  # a small frame, most likely whole
+            stop = start + _HEADER_SIZES[data[start + 1]] + length
+            if stop <= len(data):
+                self._note(data[start], length)
+                return stop
         size = _HEADER_SIZES[data[start + 1]] if available > 1 else 2
         if available < size:
             self._head += data[start:]
@@ -61,13 +68,13 @@ class FrameTracker:
         self._begin(data[start : start + size])
         return self._skip(data, start + size)
 
-    def follow(self, data: bytes | bytearray, start: int = 0) -> None:
+    def follow(self, data: Piece, start: int = 0) -> None:
         """Follow all frames in `data` from `start` on."""
         end = len(data)
         while start < end:
             start = self.advance(data, start)
 
-    def _continue(self, data: bytes | bytearray, start: int) -> int:
+    def _continue(self, data: Piece, start: int) -> int:
         head = self._head
         if len(head) == 1:
             head.append(data[start])
@@ -79,14 +86,16 @@ class FrameTracker:
             self._head = bytearray()
         return self._skip(data, min(start + missing, len(data)))
 
-    def _begin(self, head: bytes | bytearray) -> None:
+    def _begin(self, head: Piece) -> None:
         length = head[1] & 0x7F
         if length == 126:
             length = int.from_bytes(head[2:4], "big")
         elif length == 127:
             length = int.from_bytes(head[2:10], "big")
         self._left = length
-        first = head[0]
+        self._note(head[0], length)
+
+    def _note(self, first: int, length: int) -> None:
         opcode = first & 0x0F
         if opcode < _FIRST_CONTROL:
             self.message = self.message + length if self._open else length
@@ -94,7 +103,7 @@ class FrameTracker:
         elif opcode == _CLOSE:
             self.closing = True
 
-    def _skip(self, data: bytes | bytearray, start: int) -> int:
+    def _skip(self, data: Piece, start: int) -> int:
         skipped = min(self._left, len(data) - start)
         self._left -= skipped
         return start + skipped

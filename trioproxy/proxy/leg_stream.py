@@ -16,6 +16,7 @@ from typing import Literal
 import trio
 from wsproto.utilities import generate_accept_token
 
+from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.proxy.frames import FrameTracker
 
 Side = Literal["client", "backend"]
@@ -52,6 +53,8 @@ class LegStream(trio.abc.Stream):
         self.too_big = False
         self.reading = False
         self._stream = stream
+        # Messages come one by one: asking before waiting would find nothing.
+        self._receive = stream.receive_later if isinstance(stream, PrefixedStream) else stream.receive_some
         self._side = side
         self._max_message = max_message
         self._refused = refused
@@ -85,7 +88,7 @@ class LegStream(trio.abc.Stream):
         self.reading = True
         self._alive()
         try:
-            data = await self._stream.receive_some(max_bytes)
+            data = await self._receive(max_bytes or PIECE)
         finally:
             self.reading = False
             if self._pong is not None:

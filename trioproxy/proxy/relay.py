@@ -7,7 +7,6 @@ being waited for; it moves with the phase and with every piece.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -26,18 +25,19 @@ from trioproxy.errors import (
     UpstreamProtocol,
 )
 from trioproxy.http1.forward import informational_head, mapped_response_head, trailers
-from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
+from trioproxy.http1.framing import Body, Coding, MalformedBody, Piece, chunked, last_chunk, open_body
 from trioproxy.http1.head import STATUS_LINE, HeadBuffer, ResponseHead
 from trioproxy.http1.parse import parse_response
 from trioproxy.http1.rewrite import Mapping
 from trioproxy.net.clock import deadline_after
+from trioproxy.net.lent import LARGE
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.proxy.waits import Waits
 
 READ_SMALL = 64 * 1024  # bytes
-READ_LARGE = 256 * 1024  # for bodies that keep filling the small reads
+READ_LARGE = LARGE  # for bodies that have filled a small read
 WATCH_AFTER = 1.0  # seconds of silence from the backend after which the client is watched for leaving
 MAX_INFORMATIONAL = 1000  # 1xx responses before a final one
 
@@ -50,6 +50,14 @@ class Outcome:
     keep_upstream: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The backend has answered 101: its head, and the bytes that came after it. No byte of it went to the client."""
+
+    head: ResponseHead
+    rest: bytes
+
+
 class _Awaited(Enum):
     """Who is to blame when the deadline passes."""
 
@@ -58,10 +66,6 @@ class _Awaited(Enum):
     BACKEND_HEAD = "the backend did not answer"
     BACKEND_BODY = "the backend stopped sending the response body"
     CLIENT_TAKES = "the client stopped taking the response body"
-
-
-Switch = Callable[[ResponseHead, bytes], Awaitable[Outcome]]
-"""Carries on after a 101: its head, and the bytes that came after it."""
 
 
 class Relay:
@@ -77,7 +81,6 @@ class Relay:
         limits: LimitsConfig,
         mapping: Mapping | None,
         draining: Callable[[], bool],
-        switch: Switch,
     ) -> None:
         self._client = client
         self._request = request
@@ -86,7 +89,6 @@ class Relay:
         self._limits = limits
         self._mapping = mapping
         self._draining = draining
-        self._switch = switch
         self._clock = trio.CancelScope(deadline=deadline_after(waits.response_head))
         self._awaited = _Awaited.BACKEND_HEAD
         self._sent_at = 0.0
@@ -97,14 +99,14 @@ class Relay:
         self._uploads = False  # a task of its own reads from the client
         self._watch_after = WATCH_AFTER
 
-    async def run(self, raw_head: bytes) -> Outcome:
+    async def run(self, raw_head: bytes) -> Outcome | Switched:
         """Send the request with this head, relay the response. Raises ProxyError.
 
         Once `request.response_begun` is set the client has part of the answer, and an error can only cut it short.
         """
         return await self._in_time(partial(self._send, raw_head))
 
-    async def resume(self, sent_at: float, received: bytes) -> Outcome:
+    async def resume(self, sent_at: float, received: bytes) -> Outcome | Switched:
         """Relay the response to a request that was sent before, and may have begun to come. Raises as `run`."""
         self._request_sent, self._sent_at = True, sent_at
         if not received:  # it has been silent for long enough
@@ -113,7 +115,7 @@ class Relay:
             self._clock.deadline = sent_at + self._waits.response_head
         return await self._in_time(partial(self._download, received))
 
-    async def _send(self, raw_head: bytes) -> Outcome | None:
+    async def _send(self, raw_head: bytes) -> Outcome | Switched | None:
         if not self._request.body.done:
             return await self._duplex(raw_head)
         # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
@@ -121,7 +123,7 @@ class Relay:
         await self._upstream.send(raw_head + self._request.early_bytes())
         return await self._download()
 
-    async def _in_time(self, work: Callable[[], Awaitable[Outcome | None]]) -> Outcome:
+    async def _in_time(self, work: Callable[[], Awaitable[Outcome | Switched | None]]) -> Outcome | Switched:
         outcome = None
         with self._clock:
             outcome = await work()
@@ -160,10 +162,10 @@ class Relay:
 
     # --- up --------------------------------------------------------------------------------------------
 
-    async def _duplex(self, raw_head: bytes) -> Outcome | None:
+    async def _duplex(self, raw_head: bytes) -> Outcome | Switched | None:
         # Expected failures are values inside the nursery; the first one ends both directions and is raised here.
         failures: list[ProxyError] = []
-        outcome: Outcome | None = None
+        outcome: Outcome | Switched | None = None
         self._uploads = True
         async with trio.open_nursery() as nursery:
 
@@ -190,21 +192,22 @@ class Relay:
     async def _upload(self, raw_head: bytes) -> bool:
         """Send head and body; False when the backend stopped taking them."""
         request, body = self._request, self._request.body
-        chunked = request.head.framing.coding is Coding.CHUNKED
+        in_chunks = request.head.framing.coding is Coding.CHUNKED
         size = READ_SMALL
         try:
-            await self._send_up(raw_head + request.early_bytes())
+            await self._send_up([raw_head + request.early_bytes()])
             while not body.done:
                 self._expect_for_upload(_Awaited.CLIENT_BODY)
-                data = await self._client.receive(size)
+                data = await self._client.receive_lent(size)
                 if not data:
                     raise ClientGone("the client left inside its request body")
-                size = READ_LARGE if len(data) == size else READ_SMALL
+                if len(data) == size:
+                    size = READ_LARGE
                 payload = request.take(self._client.stream, data, limit=self._limits.body_bytes)
-                if chunked:
-                    payload = chunk(payload) if payload else b""
+                if in_chunks:
+                    payload = chunked(payload)
                     if body.done:
-                        payload += last_chunk(trailers(body.trailers, request.head))
+                        payload.append(last_chunk(trailers(body.trailers, request.head)))
                 if payload:
                     await self._send_up(payload)
         except UpstreamClosed:
@@ -213,9 +216,9 @@ class Relay:
         self._request_is_sent()
         return True
 
-    async def _send_up(self, data: bytes) -> None:
+    async def _send_up(self, pieces: list[Piece]) -> None:
         self._expect_for_upload(_Awaited.BACKEND_TAKES)
-        await self._upstream.send(data)
+        await self._upstream.send_pieces(pieces)
 
     def _expect_for_upload(self, awaited: _Awaited) -> None:
         self._upload_awaits = awaited
@@ -234,30 +237,29 @@ class Relay:
 
     # --- down ------------------------------------------------------------------------------------------
 
-    async def _download(self, received: bytes = b"") -> Outcome:
+    async def _download(self, received: bytes = b"") -> Outcome | Switched:
         request = self._request
         head, rest = await self._read_head(received)
         self._head_came = True
         request.record.upstream_head_seconds = trio.current_time() - self._sent_at if self._request_sent else 0.0
         if head.status == 101:
-            self._clock.deadline = math.inf  # the stream keeps its own time
-            return await self._switch(head, rest)
+            return Switched(head, rest)
         body = open_body(head.framing)
         try:
-            payload = body.feed(rest)
+            payload = body.split(rest)
         except MalformedBody as exc:
             raise UpstreamProtocol(f"the backend's response body is malformed: {exc}") from None
-        chunked = request.head.http11 and head.framing.coding in (Coding.CHUNKED, Coding.CLOSE)
+        in_chunks = request.head.http11 and head.framing.coding in (Coding.CHUNKED, Coding.CLOSE)
         # A final answer before the request's end: the rest of the body would be taken for the next request.
         close = not request.head.keep_alive or not request.body.done or self._draining()
         begin = mapped_response_head(
-            head, self._mapping, chunked=chunked, close=close, request_id=request.record.id.encode("ascii")
+            head, self._mapping, chunked=in_chunks, close=close, request_id=request.record.id.encode("ascii")
         )
         request.record.status = head.status
         request.response_begun = True
-        await self._send_down(begin, payload, head, body, chunked=chunked)
+        await self._send_down([begin], payload, head, body, in_chunks=in_chunks)
         if not body.done:
-            await self._relay_body(head, body, chunked=chunked)
+            await self._relay_body(head, body, in_chunks=in_chunks)
         return Outcome(
             keep_client=not close and request.body.done,
             keep_upstream=self._reusable(head, body),
@@ -284,7 +286,7 @@ class Relay:
         )
         raw = buffer.feed(data) if data else None
         while raw is None:
-            data = await self._receive(READ_SMALL)
+            data = bytes(await self._receive(READ_SMALL))
             if not data:
                 if buffer.started:
                     raise UpstreamClosed("the backend closed the connection inside its response head")
@@ -293,31 +295,35 @@ class Relay:
         head = parse_response(raw, method=self._request.head.method, header_count=self._limits.header_count)
         return head, buffer.rest
 
-    async def _relay_body(self, head: ResponseHead, body: Body, *, chunked: bool) -> None:
+    async def _relay_body(self, head: ResponseHead, body: Body, *, in_chunks: bool) -> None:
         size = READ_SMALL
         try:
             while not body.done:
                 self._expect(_Awaited.BACKEND_BODY, self._waits.stall)
                 data = await self._receive(size)
-                size = READ_LARGE if len(data) == size else READ_SMALL
+                if len(data) == size:
+                    size = READ_LARGE
+                payload: list[Piece] = []
                 if data:
-                    payload = body.feed(data)
+                    payload = body.split(data)
                 else:
                     body.end_of_stream()
-                    payload = b""
-                await self._send_down(b"", payload, head, body, chunked=chunked)
+                await self._send_down([], payload, head, body, in_chunks=in_chunks)
         except (MalformedBody, UpstreamClosed) as exc:
             raise BodyTruncated(f"the response body broke off: {exc}") from None
 
-    async def _send_down(self, begin: bytes, payload: bytes, head: ResponseHead, body: Body, *, chunked: bool) -> None:
-        self._request.record.bytes_out += len(payload)
-        if chunked:
-            payload = chunk(payload) if payload else b""
+    async def _send_down(
+        self, begin: list[Piece], payload: list[Piece], head: ResponseHead, body: Body, *, in_chunks: bool
+    ) -> None:
+        self._request.record.bytes_out += sum(map(len, payload))
+        if in_chunks:
+            payload = chunked(payload)
             if body.done:
-                payload += last_chunk(trailers(body.trailers, head))
-        if begin or payload:
+                payload.append(last_chunk(trailers(body.trailers, head)))
+        pieces = begin + payload
+        if pieces:
             self._expect(_Awaited.CLIENT_TAKES, self._waits.stall)
-            await self._client.send(begin + payload)
+            await self._client.send_pieces(pieces)
 
     def _reusable(self, head: ResponseHead, body: Body) -> bool:
         if not (head.keep_alive and self._request_sent and not body.rest and head.framing.coding is not Coding.CLOSE):
@@ -327,13 +333,17 @@ class Relay:
 
     # --- the client that leaves while its answer is awaited ----------------------------------------------
 
-    async def _receive(self, size: int) -> bytes:
+    async def _receive(self, size: int) -> bytes | memoryview:
+        """The backend's next bytes, of use until the next checkpoint."""
+        data = self._upstream.receive_now(size)
+        if data is not None:
+            return data
         if self._uploads:
-            return await self._upstream.receive(size)  # the upload's task sees the client leave
+            return await self._upstream.receive_lent(size)  # the upload's task sees the client leave
         patience, self._watch_after = self._watch_after, WATCH_AFTER
         if patience:
             with trio.move_on_after(patience):
-                return await self._upstream.receive(size)
+                return await self._upstream.receive_lent(size)
         return await self._receive_watching(size)
 
     async def _receive_watching(self, size: int) -> bytes:

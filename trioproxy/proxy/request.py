@@ -9,7 +9,7 @@ from trioproxy.config.schema import AccessConfig
 from trioproxy.errors import BadRequest, BodyTooLarge
 from trioproxy.http1.forward import trailers
 from trioproxy.http1.forwarded import Origin, find_origin, inside, parse_address
-from trioproxy.http1.framing import Body, Coding, MalformedBody, chunk, last_chunk, open_body
+from trioproxy.http1.framing import Body, Coding, MalformedBody, Piece, chunk, last_chunk, open_body
 from trioproxy.http1.head import RequestHead
 from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
@@ -40,20 +40,20 @@ class Request:
             raise BodyTooLarge(f"the request body is larger than {limit} bytes")
         self.take(stream, rest, limit=limit, early=True)
 
-    def take(self, stream: PrefixedStream, data: bytes, *, limit: int, early: bool = False) -> bytes:
+    def take(self, stream: PrefixedStream, data: Piece, *, limit: int, early: bool = False) -> list[Piece]:
         """Take received bytes as body; the payload among them. What follows the body goes back to the stream.
 
         Raises BadRequest when they are malformed, BodyTooLarge beyond `limit` bytes (0 = none).
         """
         try:
-            payload = self.body.feed(data)
+            payload = self.body.split(data)
         except MalformedBody as exc:
             raise BadRequest(f"malformed body: {exc}") from None
         if early:
-            self.early = payload
+            self.early = b"".join(payload)
         else:
             self.consumed = True
-        self.record.bytes_in += len(payload)
+        self.record.bytes_in += sum(map(len, payload))
         if limit and self.record.bytes_in > limit:
             raise BodyTooLarge(f"the request body is larger than {limit} bytes")
         if self.body.done:

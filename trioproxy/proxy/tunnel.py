@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Protocol, TypeGuard
 
 import trio
 
+from trioproxy.net.plain import Piece
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
 from trioproxy.proxy.closer import ABORT_SECONDS, GOING_AWAY, Closer, Ended, EndedBy, Traffic
@@ -14,15 +16,15 @@ from trioproxy.proxy.framed_sink import FramedSink
 from trioproxy.proxy.verdict import Verdict
 
 RELAY_BUFFER = 64 * 1024
-"""Bytes read at a time, and so the most that is held each way."""
+"""Bytes read at a time, and so the most that is held each way; nothing while nothing moves."""
 
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 _OTHER: dict[EndedBy, EndedBy] = {"client": "backend", "backend": "client"}
 
 
 async def forward_bytes(
-    client: trio.abc.Stream,
-    backend: trio.abc.Stream,
+    client: PrefixedStream,
+    backend: PrefixedStream,
     *,
     idle: float,
     close: float,
@@ -59,16 +61,26 @@ async def forward_bytes(
 
 
 class _Sink(Protocol):
-    async def send_all(self, data: bytes | bytearray) -> None: ...
+    def send_lent(self, data: Piece) -> Awaitable[None]: ...
 
 
 class _Tunnel:
     """The two directions, and what they know of each other."""
 
+    __slots__ = (
+        "_backend",
+        "_client",
+        "_ended_first",
+        "_finished",
+        "_framed",
+        "_traffic",
+        "_verdict",
+    )
+
     def __init__(
         self,
-        client: trio.abc.Stream,
-        backend: trio.abc.Stream,
+        client: PrefixedStream,
+        backend: PrefixedStream,
         traffic: Traffic,
         verdict: Verdict,
         *,
@@ -87,10 +99,14 @@ class _Tunnel:
         verdict, traffic, inward = self._verdict, self._traffic, side == "client"
         source, target = (self._client, self._backend) if inward else (self._backend, self._client)
         sink: _Sink = target if inward or self._framed is None else self._framed
-        receive, send = source.receive_some, sink.send_all
+        receive, send = source.receive_lent, sink.send_lent
+        data: Piece | None = None
         while True:
             try:
-                data = await receive(RELAY_BUFFER)
+                # Small messages come one by one, and asking before waiting would find nothing.
+                data = source.receive_now(RELAY_BUFFER) if data is not None and len(data) == RELAY_BUFFER else None
+                if data is None:
+                    data = await receive(RELAY_BUFFER)
             except _BROKEN:
                 return self._failed(side)
             if not data:

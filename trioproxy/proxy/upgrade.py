@@ -18,7 +18,7 @@ from trioproxy.proxy.client import Client
 from trioproxy.proxy.closer import Closer, Ended
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
-from trioproxy.proxy.relay import Outcome
+from trioproxy.proxy.relay import Outcome, Switched
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.tunnel import forward_bytes
 from trioproxy.proxy.upstream import Upstream
@@ -57,6 +57,16 @@ def check_switch(request: RequestHead, response: ResponseHead, *, extensions: bo
 class Upgrade:
     """Carries on one exchange after its 101."""
 
+    __slots__ = (
+        "_client",
+        "_extensions",
+        "_live",
+        "_plane",
+        "_request",
+        "_route",
+        "_upstream",
+    )
+
     def __init__(
         self, plane: Plane, client: Client, request: Request, upstream: Upstream, live: LiveConnection, route: Route
     ) -> None:
@@ -68,16 +78,11 @@ class Upgrade:
         self._route = route
         self._extensions = keeps_extensions(plane, route)
 
-    async def switch(self, head: ResponseHead, rest: bytes) -> Outcome:
+    async def switch(self, switched: Switched) -> Outcome:
         """Answer the client with the 101 and forward until the end. Raises UpstreamProtocol, ClientGone."""
-        check_switch(self._request.head, head, extensions=self._extensions)
+        upgrade = await self._answer(switched)
+        del switched
         record = self._request.record
-        upgrade = head.upgrade or b""
-        record.status = 101
-        record.kind = "websocket" if upgrade == WEBSOCKET else "tunnel"
-        self._request.response_begun = True
-        await self._client.send(switching_head(head, upgrade=upgrade, request_id=record.id.encode("ascii")))
-        self._upstream.stream.unread(rest)
         counters = self._plane.metrics.service(self._route.service)
         self._live.closer = Closer()
         try:
@@ -88,6 +93,18 @@ class Upgrade:
         record.detail = f"ended by {ended.by}" + (f": {ended.reason}" if ended.reason else "")
         record.close_code = ended.code
         return Outcome(keep_client=False, keep_upstream=False)
+
+    async def _answer(self, switched: Switched) -> bytes:
+        """Pass the 101 on; the protocol that it switches to."""
+        head, record = switched.head, self._request.record
+        check_switch(self._request.head, head, extensions=self._extensions)
+        upgrade = head.upgrade or b""
+        record.status = 101
+        record.kind = "websocket" if upgrade == WEBSOCKET else "tunnel"
+        self._request.response_begun = True
+        await self._client.send(switching_head(head, upgrade=upgrade, request_id=record.id.encode("ascii")))
+        self._upstream.stream.unread(switched.rest)
+        return upgrade
 
     async def _forward(self, counters: ServiceCounters, *, websocket: bool) -> Ended:
         config = self._plane.config

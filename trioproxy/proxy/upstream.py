@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 import trio
 
 from trioproxy.errors import StaleConnection, UpstreamClosed, UpstreamError
+from trioproxy.http1.framing import Piece
 from trioproxy.http1.head import ResponseHead
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import readable_probe
 
+_Received = TypeVar("_Received", bytes, bytes | memoryview)
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 
 
 class Upstream:
     """A connection to a backend. `key` is the backend's address in the pool."""
+
+    __slots__ = (
+        "_expires",
+        "_readable",
+        "keep_seconds",
+        "kept",
+        "key",
+        "silent",
+        "stream",
+    )
 
     def __init__(self, stream: trio.abc.Stream, key: str) -> None:
         self.stream = PrefixedStream(stream)
@@ -58,6 +71,13 @@ class Upstream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._closed("closed the connection while the request was being sent") from exc
 
+    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send all of them, as `PrefixedStream.send_pieces`. Raises UpstreamClosed."""
+        try:
+            await self.stream.send_pieces(pieces)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("closed the connection while the request was being sent") from exc
+
     async def receive(self, max_bytes: int) -> bytes:
         """The next bytes; empty at the end of the stream. Raises UpstreamClosed on a reset."""
         return await self._received(self.stream.receive_some(max_bytes))
@@ -66,7 +86,21 @@ class Upstream:
         """As `receive`, for an answer that can hardly be there yet."""
         return await self._received(self.stream.receive_later(max_bytes))
 
-    async def _received(self, reading: Awaitable[bytes]) -> bytes:
+    def receive_now(self, max_bytes: int) -> memoryview | None:
+        """The next bytes if they are there, of use until the next checkpoint. Raises as `receive`."""
+        try:
+            data = self.stream.receive_now(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("reset the connection") from exc
+        if data:
+            self.silent = False
+        return data
+
+    async def receive_lent(self, max_bytes: int) -> bytes | memoryview:
+        """As `receive_later`; what it returns is of use until the next checkpoint."""
+        return await self._received(self.stream.receive_lent(max_bytes))
+
+    async def _received(self, reading: Awaitable[_Received]) -> _Received:
         try:
             data = await reading
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:

@@ -16,6 +16,8 @@ class Verdict:
     deadline, and there are many of them.
     """
 
+    __slots__ = ("_closer", "_ended", "_idle", "_settled", "moved")
+
     def __init__(self, closer: Closer, idle: float) -> None:
         self.moved = trio.current_time()
         self._closer = closer
@@ -31,12 +33,15 @@ class Verdict:
 
     async def reached(self) -> Ended:
         """Return the cause as soon as there is one."""
-        with self._closer.listening(self._asked):
+        self._closer.listen(self._asked)
+        try:
             while self._ended is None:
                 with trio.move_on_at(self.moved + self._idle):
                     await self._settled.wait()
                 if trio.current_time() >= self.moved + self._idle:
                     self.settle(Ended(GOING_AWAY, "idle", "proxy", "idle"))
+        finally:
+            self._closer.listen(None)
         return self._ended
 
     def _asked(self) -> None:
