@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from typing import cast, get_args
 
 import trio
 
@@ -15,21 +16,15 @@ from trioproxy.control.descriptors import Arrivals, DescriptorFrames
 from trioproxy.control.messages import (
     Answer,
     Applied,
-    CloseConnection,
     Command,
     Descriptor,
     Done,
-    DropPrepared,
-    GetReport,
     PrepareConfig,
     Refused,
     Report,
-    SetBackend,
     SetConfig,
     SetTable,
     Start,
-    StartAccepting,
-    StartDrain,
 )
 from trioproxy.control.tables import TableAssembler, TableEncoder, TablePart
 from trioproxy.errors import ControlError
@@ -40,7 +35,7 @@ Copy = Callable[[int], socket.socket | None]
 """A copy of the listening socket of that handle, the caller's to close; None when there is none (any more)."""
 
 _ANSWERS = (Applied, Done, Refused, Report)
-_COMMANDS = (SetConfig, PrepareConfig, SetBackend, CloseConnection, StartAccepting, StartDrain, GetReport, DropPrepared)
+_COMMANDS = tuple(kind for kind in get_args(Command) if kind is not SetTable)
 """Those that travel as they are: tables come in parts."""
 
 
@@ -167,7 +162,7 @@ class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
                 self._arrivals.put(record.handle, self._frames.take())
                 continue
             if isinstance(record, _COMMANDS):
-                return record
+                return cast(Command, record)
             if not isinstance(record, TablePart):
                 raise ControlError(f"the supervisor commands with a {type(record).__name__}")
             before = self._tables.table
