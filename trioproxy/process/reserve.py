@@ -30,13 +30,11 @@ class Recruit:
     process: trio.Process
     frames: DescriptorFrames
 
-    async def dismiss(self) -> bool:
-        """End it now, even when cancelled; False when it did not go within `GONE_SECONDS`."""
-        with trio.move_on_after(GONE_SECONDS, shield=True) as limit:
-            await trio.aclose_forcefully(self.frames)
-            self.process.kill()
-            await self.process.wait()
-        return not limit.cancelled_caught
+    async def dismiss(self) -> None:
+        """Kill it and wait until it is gone. Callers in a hurry to end shield it, for `GONE_SECONDS`."""
+        await trio.aclose_forcefully(self.frames)
+        self.process.kill()
+        await self.process.wait()
 
 
 class Reserve(trio.abc.AsyncResource):
@@ -64,7 +62,9 @@ class Reserve(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """End what is left."""
         for recruit in self._ready:
-            if not await recruit.dismiss():
+            with trio.move_on_after(GONE_SECONDS, shield=True) as limit:
+                await recruit.dismiss()
+            if limit.cancelled_caught:
                 _LOG.error("a killed forwarder does not go away", extra={"pid": recruit.process.pid})
         self._ready.clear()
         await trio.lowlevel.checkpoint()
