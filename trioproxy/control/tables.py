@@ -121,7 +121,8 @@ class TableAssembler:
 
     def _base(self, part: TablePart) -> Table:
         if part.base is None:
-            return Table.build((), version=0)
+            # Of this very version: what differs from the table before is not known, and must not look as if it were.
+            return Table.build((), version=part.version)
         if part.base != self.table.version:
             raise ControlError(f"a table based on version {part.base} came on top of {self.table.version}")
         return self.table
