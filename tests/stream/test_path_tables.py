@@ -75,6 +75,24 @@ async def test_a_change_of_one_route_leaves_the_streams_of_others_alone(autojump
         assert await kept.finish()
 
 
+async def test_a_change_that_is_known_as_such_ends_what_it_removes_and_nothing_else(autojump_clock: MockClock) -> None:
+    async with proxy(GRACE) as harness:
+        a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)
+        table = Table.build([a.route("s", "web"), b.route("t", "lab")], version=1)
+        harness.proxy.execute(SetTable(table))
+        kept, removed = await stream(harness, a), await stream(harness, b, "/t/lab/")
+        table = table.changed(upsert=[], remove=[("t", "lab")], version=2)
+        assert table.changes_since(1) == {("t", "lab")}
+        harness.proxy.execute(SetTable(table))
+        harness.proxy.execute(SetTable(table.changed(upsert=[a.route("u", "web")], remove=[], version=3)))
+        assert await removed.goes_on()
+        await trio.sleep(11)
+        assert await kept.goes_on()
+        assert not await removed.goes_on()
+        assert [stats.route.key for stats in harness.proxy.balancer.routes()] == [("s", "web")]
+        assert await kept.finish()
+
+
 async def test_a_stream_goes_on_when_its_route_changes_and_keeps_the_backend(autojump_clock: MockClock) -> None:
     async with proxy(GRACE) as harness:
         a, b = harness.network.listen("a", 1), harness.network.listen("b", 1)

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioproxy.control.codec import decode, encode
-from trioproxy.routing import compact as module
-from trioproxy.routing.compact import assemble, compact, take_apart
+from trioproxy.routing import assembly as module
+from trioproxy.routing.assembly import assemble, take_apart
+from trioproxy.routing.compact import compact
 from trioproxy.routing.route import Backend, Route
 
 backends = st.lists(

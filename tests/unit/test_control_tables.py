@@ -36,9 +36,13 @@ def parts(encoder: TableEncoder, table: Table, base: int | None) -> list[TablePa
 
 def bring(encoder: TableEncoder, assembler: TableAssembler, table: Table, base: int | None) -> list[TablePart]:
     sent = parts(encoder, table, base)
+    before = assembler.table
     results = [assembler.add(part) for part in sent]
     assert results[:-1] == [None] * (len(sent) - 1)
     assert results[-1] is assembler.table
+    changed = assembler.table.changes_since(before.version)
+    if changed is not None and assembler.table.version > before.version:
+        assert {key for key in {*before.routes, *table.routes} if before.get(key) != table.get(key)} <= changed
     return sent
 
 
@@ -87,6 +91,13 @@ def test_who_is_too_far_behind_gets_everything() -> None:
     (part,) = bring(encoder, assembler, table, 1)
     assert part.base is None
     assert_same(assembler.table, table)
+
+
+def test_of_a_table_sent_whole_nobody_can_say_what_changed() -> None:
+    encoder, assembler = TableEncoder(), TableAssembler()
+    bring(encoder, assembler, Table.build(many(2), version=1), None)
+    bring(encoder, assembler, Table.build(many(1), version=5), None)
+    assert assembler.table.changes_since(1) is None
 
 
 def test_what_several_forwarders_need_is_encoded_once() -> None:

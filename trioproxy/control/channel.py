@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 
 import trio
 
+from trioproxy.control.collector import let_go_slowly
 from trioproxy.control.messages import Answer, Command, SetTable
 from trioproxy.errors import ControlError
+from trioproxy.routing.route import Route
+from trioproxy.routing.table import Table
 
 MAX_WAITING = 256
 """Commands that may wait for their turn. Tables never add to it: only the newest one waits."""
@@ -51,7 +54,29 @@ def memory_control() -> tuple[SupervisorEnd, ForwarderEnd]:
     """A channel inside one process."""
     send_command, receive_command = trio.open_memory_channel[Command](0)
     send_answer, receive_answer = trio.open_memory_channel[Answer](0)
-    return SupervisorEnd(send_command, receive_answer, Pulse()), ForwarderEnd(receive_command, send_answer)
+    return SupervisorEnd(send_command, receive_answer, Pulse()), ForwarderEnd(_Commands(receive_command), send_answer)
+
+
+class _Commands(trio.abc.ReceiveChannel[Command]):
+    """Commands of a memory channel; lets go of an old table's routes slowly, once the new one is in force."""
+
+    def __init__(self, channel: trio.MemoryReceiveChannel[Command]) -> None:
+        self._channel = channel
+        self._table: Table | None = None
+        self._gone: list[Route] = []
+        """Routes of the table before, when all of them may be gone: the last to refer to them is this list."""
+
+    async def receive(self) -> Command:
+        await let_go_slowly(self._gone)
+        command = await self._channel.receive()
+        if isinstance(command, SetTable):
+            before, self._table = self._table, command.table
+            if before is not None and command.table.changes_since(before.version) is None:
+                self._gone = list(before.routes.values())
+        return command
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ import pickle
 from typing import Any, TypeVar
 
 from trioproxy.errors import ControlError
-from trioproxy.routing.compact import assemble, take_apart
+from trioproxy.routing.assembly import Given, assemble, share, take_apart
 from trioproxy.routing.route import Model
 
 PROTOCOL = 5
@@ -55,6 +55,8 @@ class _Pickler(pickle.Pickler):
         # pydantic's own way back runs Python code several times per model: thrice as slow, for 100 000 routes.
         if isinstance(obj, Model):
             return _revive, (type(obj), take_apart(obj), obj.__pydantic_fields_set__)
+        if type(obj) is Given:  # comes out as the one set that is shared over there
+            return share, (tuple(sorted(obj)),)
         return NotImplemented
 
 

@@ -9,16 +9,21 @@ import gc
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trioproxy.control.codec import encode
 from trioproxy.errors import ControlError
 from trioproxy.routing.route import Route, RouteKey
+from trioproxy.routing.rows import Row, from_rows, to_rows
 from trioproxy.routing.table import Draft, Table
 
 PART = 500
 """Backends of one part, or routes without one: some 100 KB, and a few milliseconds for whoever reads it."""
 KEPT_BYTES = 16 * 1024 * 1024
 """Of encoded parts, for the next forwarder: those that need the same ones need them at about the same time."""
+
+Entry = tuple[RouteKey, Route | None]
+"""A key that is part of a change, and its route if the table has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,16 @@ class TablePart:
     upsert: tuple[Route, ...]
     remove: tuple[RouteKey, ...]
     last: bool
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # As rows, because pickle would call Python code for each route and each backend.
+        return _revive, (self.base, self.version, self.synced, to_rows(self.upsert), self.remove, self.last)
+
+
+def _revive(
+    base: int | None, version: int, synced: bool, rows: list[Row], remove: tuple[RouteKey, ...], last: bool
+) -> TablePart:
+    return TablePart(base, version, synced, from_rows(rows), remove, last)
 
 
 class TableEncoder:
@@ -46,21 +61,21 @@ class TableEncoder:
         if changed is None:
             base = None
         # In the same order for everybody: parts are kept by their number.
-        keys = iter(table.routes if changed is None else sorted(changed))
-        number, part = 0, _take(keys, table)
+        entries = iter(table.routes.items()) if changed is None else ((key, table.get(key)) for key in sorted(changed))
+        number, part = 0, _take(entries)
         while True:
-            after = _take(keys, table)
+            after = _take(entries)
             yield self._part(table, base, number, part, last=not after)
             if not after:
                 return
             number, part = number + 1, after
 
-    def _part(self, table: Table, base: int | None, number: int, keys: Sequence[RouteKey], *, last: bool) -> bytes:
+    def _part(self, table: Table, base: int | None, number: int, entries: Sequence[Entry], *, last: bool) -> bytes:
         name = (base, table.version, number)
         found = self._kept.get(name)
         if found is None:
-            upsert = tuple(route for key in keys if (route := table.get(key)) is not None)
-            remove = tuple(key for key in keys if table.get(key) is None)
+            upsert = tuple([route for _, route in entries if route is not None])
+            remove = tuple([key for key, route in entries if route is None])
             found = encode(TablePart(base, table.version, table.synced, upsert, remove, last))
             self._kept[name] = found
             self._kept_bytes += len(found)
@@ -70,14 +85,14 @@ class TableEncoder:
         return found
 
 
-def _take(keys: Iterator[RouteKey], table: Table) -> list[RouteKey]:
-    """The keys of the next part."""
-    taken: list[RouteKey] = []
+def _take(entries: Iterator[Entry]) -> list[Entry]:
+    """The entries of the next part."""
+    taken: list[Entry] = []
     weight = 0
-    for key in keys:
-        taken.append(key)
-        route = table.get(key)
-        weight += max(1, len(route.backends)) if route is not None else 1
+    for entry in entries:
+        taken.append(entry)
+        route = entry[1]
+        weight += (route is not None and len(route.backends)) or 1
         if weight >= PART:
             break
     return taken
@@ -106,7 +121,8 @@ class TableAssembler:
 
     def _base(self, part: TablePart) -> Table:
         if part.base is None:
-            return Table.build((), version=0)
+            # Of this very version: what differs from the table before is not known, and must not look as if it were.
+            return Table.build((), version=part.version)
         if part.base != self.table.version:
             raise ControlError(f"a table based on version {part.base} came on top of {self.table.version}")
         return self.table

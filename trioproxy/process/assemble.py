@@ -30,7 +30,7 @@ from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
-from trioproxy.process.recruit import launching, make_slots
+from trioproxy.process.recruit import Crowd, gathering, launching, make_slots
 from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
@@ -87,29 +87,31 @@ async def run_worker(
         state_dir = state.path
         token = management_token(config.management, state_dir)
         async with await RouteStore.open(state_dir / DATABASE, suspended=inheritance is not None) as store:
-            routes = await store.load() if inheritance is None else None
-            wanted = wants_certificates(config)
-            open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
-            certificates = await trio.to_thread.run_sync(open_certificates)
-            await trio.to_thread.run_sync(_check_access_log, config.log.access)
             sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config, inherited_sockets)))
-            supervisor = _assemble(
-                config,
-                stack=stack,
-                state=state,
-                store=store,
-                routes=routes,
-                certificates=certificates,
-                sockets=sockets,
-                token=token,
-                reread=reread,
-                notifier=Notifier(environ),
-                ready=ready,
-                companions=companions,
-                inheritance=inheritance,
-                no_upgrade=no_upgrade,
-            )
-            return await supervisor.run()
+            # What takes time comes after that: the forwarders start meanwhile.
+            async with gathering(config) as crowd:
+                wanted = wants_certificates(config)
+                open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
+                certificates = await trio.to_thread.run_sync(open_certificates)
+                await trio.to_thread.run_sync(_check_access_log, config.log.access)
+                supervisor = _assemble(
+                    config,
+                    stack=stack,
+                    state=state,
+                    store=store,
+                    routes=await store.load() if inheritance is None else None,
+                    certificates=certificates,
+                    sockets=sockets,
+                    crowd=crowd,
+                    token=token,
+                    reread=reread,
+                    notifier=Notifier(environ),
+                    ready=ready,
+                    companions=companions,
+                    inheritance=inheritance,
+                    no_upgrade=no_upgrade,
+                )
+                return await supervisor.run()
 
 
 def _check_access_log(target: str) -> None:
@@ -141,6 +143,7 @@ def _assemble(
     routes: list[Route] | None,
     certificates: CertificateStore,
     sockets: Sockets,
+    crowd: Crowd | None,
     token: str,
     reread: Callable[[], Loaded],
     notifier: Notifier,
@@ -162,7 +165,7 @@ def _assemble(
     def standing() -> tuple[Command, ...]:
         return in_force(), SetTable(catalog.table), *marks.commands()
 
-    launch = stack.enter_context(launching(config, in_force, sockets, certificates))
+    launch = stack.enter_context(launching(config, in_force, sockets, certificates, crowd))
     fleet = Fleet(make_slots(config, launch, standing, ledger, events, gate), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -18,10 +19,10 @@ from trioproxy.process.events import EventLog
 from trioproxy.process.forwarder import run_forwarder
 from trioproxy.process.launch import Launch, LocalLaunch
 from trioproxy.process.ledger import Ledger
+from trioproxy.process.reserve import Reserve
 from trioproxy.process.slot import Slot
 from trioproxy.process.sockets import Sockets
 from trioproxy.process.spawn import ProcessLaunch
-from trioproxy.process.traffic import Crew, Traffic
 
 
 def count_processes(wanted: Literal["auto"] | int) -> int:
@@ -39,35 +40,68 @@ class _Copies:
         """There are none but those taken."""
 
 
-@contextmanager
-def launching(
-    config: Config, current: Callable[[], SetConfig], sockets: Sockets, certificates: CertificateStore
-) -> Generator[Launch]:
-    """The way to start forwarders on these sockets. `current` tells the settings in force. Raises OSError."""
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What forwarder processes have in common. `loads` is a descriptor of the memory of `Loads`."""
+
+    reserve: Reserve
+    loads: int
+
+
+@asynccontextmanager
+async def gathering(config: Config) -> AsyncGenerator[Crowd | None]:
+    """Start the forwarder processes of a worker ahead; None if it has none. Raises OSError."""
     processes = count_processes(config.worker.processes)
     if processes == 0:
-        crew = Crew()
-        copies = _Copies(sockets)
-        settings = SetConfig(config, sockets.handles)
-        traffic = Traffic(settings, copies, certificates=certificates, crew=crew, applied=lambda _: None)
-
-        async def forward(end: ForwarderEnd, *, task_status: trio.TaskStatus[None]) -> None:
-            await run_forwarder(traffic, [traffic.doors], end, grace=lambda: traffic.grace, task_status=task_status)
-
-        yield LocalLaunch(forward, current)
+        yield None
         return
-    descriptor = Loads.create(processes)
+    loads = Loads.create(processes)
     try:
-        with closing(Loads(descriptor, processes)) as loads:
-            yield ProcessLaunch(
-                settings=current,
-                copy=sockets.copy,
-                loads=loads,
-                loads_descriptor=descriptor,
-                forwarders=processes,
-            )
+        async with Reserve([loads]) as reserve:
+            await reserve.fill(processes)
+            yield Crowd(reserve, loads)
     finally:
-        os.close(descriptor)
+        os.close(loads)
+
+
+@contextmanager
+def launching(
+    config: Config,
+    current: Callable[[], SetConfig],
+    sockets: Sockets,
+    certificates: CertificateStore,
+    crowd: Crowd | None,
+) -> Generator[Launch]:
+    """The way to start forwarders on these sockets. `current` tells the settings in force. Raises OSError."""
+    if crowd is None:
+        yield _local(config, current, sockets, certificates)
+        return
+    processes = count_processes(config.worker.processes)
+    with closing(Loads(crowd.loads, processes)) as loads:
+        yield ProcessLaunch(
+            settings=current,
+            reserve=crowd.reserve,
+            copy=sockets.copy,
+            loads=loads,
+            loads_descriptor=crowd.loads,
+            forwarders=processes,
+        )
+
+
+def _local(
+    config: Config, current: Callable[[], SetConfig], sockets: Sockets, certificates: CertificateStore
+) -> Launch:
+    # Only here: a supervisor of processes carries no traffic, and what does takes time to import.
+    from trioproxy.process.traffic import Crew, Traffic  # noqa: PLC0415
+
+    crew = Crew()
+    settings = SetConfig(config, sockets.handles)
+    traffic = Traffic(settings, _Copies(sockets), certificates=certificates, crew=crew, applied=lambda _: None)
+
+    async def forward(end: ForwarderEnd, *, task_status: trio.TaskStatus[None]) -> None:
+        await run_forwarder(traffic, [traffic.doors], end, grace=lambda: traffic.grace, task_status=task_status)
+
+    return LocalLaunch(forward, current)
 
 
 def make_slots(

@@ -7,7 +7,7 @@ route.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trioproxy.config.schema import TimeoutsConfig
@@ -159,9 +159,13 @@ class Balancer:
         chosen.requests += 1
         return Lease(chosen)
 
-    def forget(self, table: Table) -> None:
-        """Drop the state of routes that the table no longer has, once nobody uses them any more."""
-        for key, stats in list(self._routes.items()):
+    def forget(self, table: Table, changed: Collection[RouteKey] | None = None) -> None:
+        """Drop the state of routes that the table no longer has, once nobody uses them any more.
+
+        `changed`: the keys that may differ from the table before; None = any.
+        """
+        for stats in self.known(changed):
+            key = stats.route.key
             route = table.get(key)
             if route is not None:
                 stats.update(route)
@@ -169,6 +173,12 @@ class Balancer:
                 stats.removed = True
             else:
                 del self._routes[key]
+
+    def known(self, keys: Collection[RouteKey] | None) -> list[RouteStats]:
+        """Those of these routes that have had traffic or an operator's word; None = of all routes."""
+        if keys is None or len(keys) > len(self._routes):
+            return list(self._routes.values())
+        return [stats for key in keys if (stats := self._routes.get(key)) is not None]
 
     def set_admin(self, route: Route, backend_id: str, state: AdminState) -> bool:
         """Drain, disable or enable a backend; False when the route has none of that id."""

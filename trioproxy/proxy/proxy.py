@@ -136,10 +136,13 @@ class Proxy:
                 assert_never(command)
 
     def _set_table(self, table: Table) -> Applied:
-        if table.version >= self.router.table.version:
-            self._retirement.table_changed(self._plane.balancer, table, grace=self._plane.config.worker.drain_timeout)
+        before = self.router.table
+        if table.version >= before.version:
+            changed = table.changes_since(before.version) if table.version > before.version else None
+            grace = self._plane.config.worker.drain_timeout
+            self._retirement.table_changed(self._plane.balancer, table, changed, grace=grace)
             self.router.table = table
-            self._plane.balancer.forget(table)
+            self._plane.balancer.forget(table, changed)
         return Applied(self.router.table.version)
 
     def _report(self, wanted: GetReport) -> Report:

@@ -7,6 +7,7 @@ back in time is left alone, and so is every other route.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import trio
@@ -40,12 +41,17 @@ class Retirement:
         self._deadlines: dict[Retired, float] = {}
         self._changed = trio.Event()
 
-    def table_changed(self, balancer: Balancer, table: Table, *, grace: float) -> None:
-        """Compare what is in use with the new table. Call before the balancer forgets."""
+    def table_changed(
+        self, balancer: Balancer, table: Table, changed: Collection[RouteKey] | None = None, *, grace: float
+    ) -> None:
+        """Compare what is in use with the new table. Call before the balancer forgets.
+
+        `changed`: the keys that may differ from the table before; None = any. `grace` in seconds.
+        """
         # Asked of the table and not of the balancer, which may know nothing any more of what comes back.
         self._deadlines = {retired: due for retired, due in self._deadlines.items() if not retired.is_back(table)}
         due = trio.current_time() + grace
-        for stats in balancer.routes():
+        for stats in balancer.known(changed):
             if not stats.in_flight:
                 continue
             route = table.get(stats.route.key)

@@ -126,15 +126,21 @@ class Catalog:
             next_held[key] = route
         held = next_held.finish()
         layers = [layer for layer in (self._held | {provider: held}).values() if layer]
+        alone = len(layers) == 1 and layers[0] is held
         upsert: dict[RouteKey, Route] = {}
         remove: list[RouteKey] = []
         for key in (*removed, *added):
-            route = next((found for layer in layers if (found := layer.get(key)) is not None), None)
-            if route is not None:
-                if route != base.get(key):
-                    upsert[key] = route
-            elif key in base.routes:
-                remove.append(key)
+            route = (
+                added.get(key)
+                if alone
+                else next((found for layer in layers if (found := layer.get(key)) is not None), None)
+            )
+            known = base.routes.get(key)
+            if route is None:
+                if known is not None:
+                    remove.append(key)
+            elif known is None or known != route:
+                upsert[key] = route
         table = base
         if upsert or remove or synced != base.synced:
             draft = Draft(base)
