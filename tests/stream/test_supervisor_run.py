@@ -78,7 +78,7 @@ async def test_readyz_does_not_complain_of_forwarders_that_have_drained(autojump
     reasons: list[tuple[str, ...]] = []
     async with world.running():
         world.lifecycle.start_drain()
-        while not all(info.state == "dead" for info in world.worker.forwarders()):
+        while not all(info.state == "dead" for info in world.worker.forwarders()):  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
         reasons.append(world.worker.readiness().reasons)
     assert [*reasons, world.worker.readiness().reasons] == [("draining",)] * 2
