@@ -251,6 +251,7 @@ class World:
             sockets=self.sockets,
             sources=self.sources,
             fleet=self.fleet,
+            publisher=self.publisher,
             events=self.events,
             applied=self.applied.append,
         )

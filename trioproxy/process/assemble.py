@@ -180,6 +180,7 @@ def _assemble(
         sockets=sockets,
         sources=sources,
         fleet=fleet,
+        publisher=publisher,
         events=events,
         applied=lambda new: setup_logs(new.log.level, new.log.format),
     )

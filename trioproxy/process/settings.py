@@ -17,6 +17,7 @@ from trioproxy.errors import ConfigError, ProviderError, StartError
 from trioproxy.net.certificates import CertificateInfo, Shelf
 from trioproxy.process.events import EventLog
 from trioproxy.process.fleet import Fleet
+from trioproxy.process.publisher import Publisher
 from trioproxy.process.reload import live_part, needs_restart
 from trioproxy.process.sockets import Bound, Plan
 from trioproxy.process.sources import Sources
@@ -87,6 +88,7 @@ class Settings:
         sockets: Listening,
         sources: Sources,
         fleet: Fleet,
+        publisher: Publisher,
         events: EventLog,
         applied: Callable[[Config], None],
     ) -> None:
@@ -96,6 +98,7 @@ class Settings:
         self._sockets = sockets
         self._sources = sources
         self._fleet = fleet
+        self._publisher = publisher
         self._events = events
         self._applied = applied
         self._lock = trio.Lock()
@@ -162,6 +165,8 @@ class Settings:
             for answer in answers:
                 if isinstance(answer, Refused):
                     _LOG.error("a forwarder refused what it had prepared", extra={"problems": list(answer.problems)})
+            if not await self._publisher.publish():  # the routes of the files: done means served
+                _LOG.warning("not every forwarder serves the reloaded routes yet")
         _LOG.info("reloaded", extra={"file": str(loaded.path), "needs_restart": list(pinned)})
         for warning in loaded.warnings:
             _LOG.warning(warning)
