@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trioproxy.net.lent import SMALL, lent
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort, is_readable, set_keepalive, socket_of
+from trioproxy.testing.pipe import open_pipe
 
 
 class OneWay(trio.abc.Stream):
@@ -152,3 +157,24 @@ def test_a_stream_that_can_tell_whether_it_is_readable_is_asked() -> None:
     assert not is_readable(PrefixedStream(inner))
     inner.readable = True
     assert is_readable(PrefixedStream(inner))
+
+
+async def test_what_a_stream_without_a_socket_does_not_take_is_held_and_counted(autojump_clock: MockClock) -> None:
+    near, far = open_pipe(capacity=1000)
+    memory = bytearray(random.Random(3).randbytes(3 * SMALL))
+    expected = b"head" + bytes(memory)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(PrefixedStream(near).send_pieces, [b"head", memoryview(memory)])
+        await wait_all_tasks_blocked()
+        assert lent().held == len(expected)
+        memory[:] = bytes(len(memory))
+        received = b""
+        while len(received) < len(expected):
+            received += await far.receive_some()
+        assert received == expected
+    assert lent().held == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(PrefixedStream(near).send_pieces, [expected])
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert lent().held == 0

@@ -1,19 +1,22 @@
 """The buffer that bodies are received into, one for all streams, and what streams keep of it while they wait.
 
-It stays in the processor's cache, and a stream that waits for bytes holds none. A stream whose peer does not take what
-was read has to copy and hold it, so when much is held already, less is read at a time.
+A stream that waits for bytes holds none. A stream whose peer does not take what was read has to copy and hold it, so
+when much is held already, less is read at a time.
 """
 
 from __future__ import annotations
 
 import trio
 
-LARGE = 512 * 1024
+LARGE = 1024 * 1024
 """Bytes of the buffer."""
 SMALL = 64 * 1024
 """Bytes read at a time while more than `HELD` are held."""
 HELD = 64 * 1024 * 1024
-"""Bytes; with n streams that wait, no more than this, one `LARGE` and n times `SMALL` are held."""
+"""Bytes; with n streams that wait, no more than this, one `LARGE` and n times `SMALL` are held.
+
+Where a peer is reached over TLS, `SMALL` more of it each, encrypted.
+"""
 
 
 class Lent:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Sequence
 
 import trio
 
+from trioproxy.net.lent import SMALL, lent
 from trioproxy.net.plain import RECEIVE, Piece, PlainStream
 
 
@@ -95,7 +96,18 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         """Send them one behind the other. Before this waits it copies what is left of them."""
         if self._plain is not None:
             return self._plain.send_pieces(pieces)
-        return self.inner.send_all(b"".join(pieces))
+        return self._send_copy(b"".join(pieces))
+
+    async def _send_copy(self, data: bytes) -> None:
+        shared = lent()
+        shared.held += len(data)
+        try:
+            with memoryview(data) as view:
+                # In parts, since TLS keeps what it has encrypted beside it until the peer takes it.
+                for start in range(0, len(data), SMALL):
+                    await self.inner.send_all(view[start : start + SMALL])
+        finally:
+            shared.held -= len(data)
 
     def send_lent(self, data: Piece) -> Awaitable[None]:
         """Send what was received with `receive_lent`."""

@@ -73,6 +73,7 @@ class _Tunnel:
         "_ended_first",
         "_finished",
         "_framed",
+        "_parting",
         "_traffic",
         "_verdict",
     )
@@ -92,7 +93,8 @@ class _Tunnel:
         self._verdict = verdict
         self._framed = FramedSink(client) if websocket else None
         self._ended_first: EndedBy | None = None
-        self._finished = trio.Event()  # nothing more will pass
+        self._finished = False  # nothing more will pass
+        self._parting: trio.Event | None = None  # waits for that; made late, for idle tunnels are many
 
     async def pump(self, side: EndedBy) -> None:
         """Copy what `side` says to the other one, until it has ended or one of them fails."""
@@ -128,7 +130,9 @@ class _Tunnel:
         with suppress(*_BROKEN):
             if self._framed is not None and ended.by == "proxy":
                 await self._framed.close(ended.code or GOING_AWAY, ended.reason)
-            await self._finished.wait()
+            if not self._finished:
+                self._parting = trio.Event()
+                await self._parting.wait()
             await self._client.aclose()
             await self._backend.aclose()
 
@@ -143,12 +147,17 @@ class _Tunnel:
             except _BROKEN:
                 self._failed(_OTHER[side])
         else:
-            self._finished.set()
+            self._finish()
         if self._framed is not None or not half_open:
             self._verdict.settle(Ended(None, "", self._ended_first, None))
 
+    def _finish(self) -> None:
+        self._finished = True
+        if self._parting is not None:
+            self._parting.set()
+
     def _failed(self, side: EndedBy) -> None:
-        self._finished.set()
+        self._finish()
         if self._framed is not None and self._framed.closing:
             self._verdict.settle(Ended(None, "", self._ended_first or side, None))
         else:
