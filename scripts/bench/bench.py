@@ -26,7 +26,7 @@ class Plan:
     name: str
     rounds: int
     seconds: int  # of one measurement; wrk knows no less than one
-    warm_up: int  # seconds, of all contenders at the same time
+    warm_up: int  # seconds, of each contender
     downloads: int  # of 100 MB each, in one measurement
     arrivals: float  # seconds of one measurement of latency
     ping_pong: float  # seconds of one measurement of WebSockets
@@ -40,7 +40,7 @@ QUICK = Plan(
     "quick",
     rounds=3,
     seconds=1,
-    warm_up=2,
+    warm_up=1,
     downloads=1,
     arrivals=1.0,
     ping_pong=0.4,
@@ -53,7 +53,7 @@ FULL = Plan(
     "full",
     rounds=5,
     seconds=3,
-    warm_up=6,
+    warm_up=1,
     downloads=10,
     arrivals=5.0,
     ping_pong=3.0,
