@@ -152,7 +152,7 @@ async def test_a_table_that_nobody_takes_in_gives_no_sign_of_life() -> None:
             await link.client.ask(SetTable(Table.build(routes(50 * PART), version=1)))
         await trio.testing.wait_all_tasks_blocked(0.1)  # the socket is full
         last = link.end.pulse.at
-        await trio.sleep(0.1)
+        await trio.sleep(0.1)  # nothing may come, and nothing tells when it has not come
         assert link.end.pulse.at == last
 
 

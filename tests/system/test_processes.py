@@ -123,7 +123,7 @@ async def test_a_killed_forwarder_costs_the_requests_it_held_and_no_others(tmp_p
                     for server, wires in connections.items():
                         for wire in wires[1:]:
                             askers.start_soon(keep_asking, server, wire)
-                    await trio.sleep(0.2)
+                    await eventually(lambda: in_flight(worker, 2))  # what is held, and the others have asked a while
                     victim = worker.forwarders()[0]
                     hurt(victim, signal.SIGKILL)
                     killed.set()
@@ -234,7 +234,7 @@ async def slowly(wire: Wire) -> None:
     while True:
         head = await wire.read_head()
         if b"/slow" in head:
-            await trio.sleep(1)
+            await trio.sleep(1)  # the time it takes
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
 

@@ -67,7 +67,7 @@ async def test_a_forwarder_that_is_told_nonsense_drains_and_ends() -> None:
     async def slowly(wire: Wire) -> None:
         await wire.read_head()
         asked.set()
-        await trio.sleep(0.5)
+        await trio.sleep(0.5)  # the time it takes: the garbage comes meanwhile
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
     with socket.create_server(("127.0.0.1", 0)) as sock, trio.fail_after(30):

@@ -8,6 +8,7 @@ and gives one event per chunk; that what is accepted here is a subset of what h1
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
@@ -55,7 +56,7 @@ CHUNKED = Framing(Coding.CHUNKED)
 UNTIL_CLOSE = Framing(Coding.CLOSE)
 
 
-class Body:
+class Body(ABC):
     """A body being received. `feed` until `done`; a body without bytes is done at once."""
 
     def __init__(self) -> None:
@@ -63,12 +64,12 @@ class Body:
         self.rest = b""  # what came after the body
         self.trailers: Fields = []
 
+    @abstractmethod
     def split(self, data: Piece) -> list[Piece]:
         """Take received bytes, return the payload among them (maybe none). Raises MalformedBody.
 
         The pieces may be parts of `data`, and nothing else keeps it: who uses its memory again must be done with them.
         """
-        raise NotImplementedError  # pragma: no cover - the subclasses below are all there is
 
     def feed(self, data: bytes) -> bytes:
         """As `split`, in one piece."""

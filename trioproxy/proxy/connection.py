@@ -31,7 +31,6 @@ from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort, is_readable
 from trioproxy.observe.access_log import RequestRecord
 from trioproxy.policy.access import check_access
-from trioproxy.proxy.balancer import RouteStats
 from trioproxy.proxy.begun import Begun, note_bug
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.exchange import Exchange
@@ -193,7 +192,7 @@ class Connection:
         """A request on the short way was ended from outside."""
         record = begun.request.record
         record.error = self._live.end_error or "aborted"
-        self._leave(begun.stats, record)
+        self._plane.leave(self._live, begun.stats, record)
         self._plane.conclude(self._live, record)
         await begun.give_back(self._plane.pool)
         self._request = begun.request
@@ -230,9 +229,7 @@ class Connection:
         return await self._exchange(request, found)
 
     async def _exchange(self, request: Request, match: Match) -> bool:
-        stats = self._plane.balancer.enter(match.route)
-        stats.last_activity = request.record.started_at
-        self._live.route = stats
+        stats = self._plane.enter(self._live, match.route, request.record)
         return await self._go_on(Begun(request, match, stats, stats.waits(self._plane.config.timeouts)))
 
     async def _go_on(self, begun: Begun) -> bool:
@@ -241,13 +238,7 @@ class Connection:
             outcome = await exchange.run()
             return outcome.keep_client
         finally:
-            self._leave(begun.stats, begun.request.record)
-
-    def _leave(self, stats: RouteStats, record: RequestRecord) -> None:
-        stats.bytes += record.bytes_in + record.bytes_out
-        stats.last_activity = time.time()
-        self._plane.balancer.leave(stats)
-        self._live.route = None
+            self._plane.leave(self._live, begun.stats, begun.request.record)
 
     def _https_url(self, head: RequestHead) -> bytes:
         if not head.authority:

@@ -120,11 +120,10 @@ class Express:
             check_access(match.route.access, request.origin)
             request.begin_body(self._client.stream, data[end:], limit=limits.body_bytes)
         except ProxyError:
-            return None
+            return None  # the long way meets it again, and answers it
         live.record = record
         live.requests += 1
-        stats = live.route = plane.balancer.enter(match.route)
-        stats.last_activity = record.started_at
+        stats = plane.enter(live, match.route, record)
         record.session_id, record.service = match.route.key
         return Begun(request, match, stats, stats.waits(plane.config.timeouts))
 
@@ -220,9 +219,7 @@ class Express:
     def _finish(self, begun: Begun) -> float:
         """Account for a request that was answered; the time, on trio's clock."""
         self.begun = None
-        record, stats = begun.request.record, begun.stats
-        stats.bytes += record.bytes_in + record.bytes_out
-        stats.last_activity = time.time()
-        self._plane.balancer.leave(stats)
+        record = begun.request.record
+        self._plane.leave(self._live, begun.stats, record)
         self._plane.conclude(self._live, record)
         return record.began + record.total_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from dataclasses import dataclass, field
 
 import trio
@@ -11,12 +12,13 @@ import trio
 from trioproxy.config.schema import Config
 from trioproxy.observe.access_log import AccessLog, RequestRecord
 from trioproxy.observe.metrics import Metrics, method_label
-from trioproxy.proxy.balancer import Balancer
+from trioproxy.proxy.balancer import Balancer, RouteStats
 from trioproxy.proxy.drain import Drain
 from trioproxy.proxy.live import LiveConnection, LiveConnections
 from trioproxy.proxy.pool import Pool
 from trioproxy.proxy.router import Router
 from trioproxy.proxy.watch import Watch
+from trioproxy.routing.route import Route
 
 
 class Ids:
@@ -46,6 +48,19 @@ class Plane:
     watch: Watch
     ids: Ids = field(default_factory=Ids)
 
+    def enter(self, live: LiveConnection, route: Route, record: RequestRecord) -> RouteStats:
+        """A request of this connection begins on its route. `leave` when it has ended."""
+        stats = live.route = self.balancer.enter(route)
+        stats.last_activity = record.started_at
+        return stats
+
+    def leave(self, live: LiveConnection, stats: RouteStats, record: RequestRecord) -> None:
+        """A request of this connection has ended, as far as its route is concerned."""
+        stats.bytes += record.bytes_in + record.bytes_out
+        stats.last_activity = time.time()
+        self.balancer.leave(stats)
+        live.route = None
+
     def conclude(self, live: LiveConnection, record: RequestRecord) -> None:
         """A request of this connection has ended: count it and log it."""
         record.total_seconds = trio.current_time() - record.began
@@ -60,6 +75,5 @@ class Plane:
         live.bytes_in += record.bytes_in
         live.bytes_out += record.bytes_out
         live.record = None
-        live.route = None
         if self.access_log is not None:
             self.access_log.write(record)
