@@ -15,20 +15,26 @@ from trioproxy.control.codec import decode, encode
 from trioproxy.control.messages import (
     Activity,
     Applied,
+    BackendChange,
     BackendInfo,
     Done,
+    GetNews,
     GetReport,
     Hello,
+    News,
     Refused,
     Report,
     SetBackend,
     SetConfig,
+    SetEjected,
+    SetHealth,
     Start,
     StartDrain,
+    TargetHealth,
 )
 from trioproxy.errors import ControlError
 from trioproxy.observe.metrics import Metrics
-from trioproxy.routing.route import Route
+from trioproxy.routing.route import Health, Route
 
 ROUTE = Route.model_validate(
     {
@@ -78,6 +84,10 @@ RECORDS: list[Any] = [
         {("s", "v"): Activity(1.0, 2, 3, 4)},
     ),
     ROUTE,
+    SetHealth((TargetHealth("h:1", Health(kind="http", path="/up"), False, "refused", 1.0, 2.0),), whole=True),
+    SetEjected(("s", "v"), "b", 12.5, "3 failures in a row"),
+    GetNews(),
+    News((BackendChange(("s", "v"), "b", "ejected", "healthy", "3 failures in a row", 1.0, 11.0),), lost=1),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from trioproxy.config.schema import Config
 from trioproxy.observe.metrics import Metrics
-from trioproxy.routing.route import RouteKey
+from trioproxy.routing.route import Health, RouteKey
 from trioproxy.routing.table import Table
 
 BackendState = Literal["healthy", "unhealthy", "ejected", "draining", "disabled"]
@@ -102,6 +102,48 @@ class SetBackend:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetHealth:
+    """What active checks say of one target: an address, checked in one way, by whichever routes.
+
+    `up` is None where the supervisor checks it no longer, and what was known of it is to be forgotten. A target that
+    nothing was ever said about has not been checked yet.
+    """
+
+    address: str  # `Backend.key`
+    spec: Health  # as in the route
+    up: bool | None
+    reason: str  # why it is down, or up again; for people
+    since: float  # seconds since the epoch; when it became so
+    checked_at: float  # seconds since the epoch; the check that made it so
+
+
+@dataclass(frozen=True, slots=True)
+class SetHealth:
+    """Take these results of active checks. Answer: Done."""
+
+    states: tuple[TargetHealth, ...]
+    whole: bool = False  # forget all others
+
+
+@dataclass(frozen=True, slots=True)
+class SetEjected:
+    """Another forwarder has ejected this backend, or it has returned. Answer: Done, with found = it exists.
+
+    What a forwarder does about it is no news of its own.
+    """
+
+    route: RouteKey
+    backend_id: str
+    until: float  # seconds since the epoch; 0.0 = it is not ejected any more
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetNews:
+    """Tell which backends this forwarder has ejected or let return by itself since it was last asked. Answer: News."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Close a client connection at once. Answer: Done, with found = it existed."""
 
@@ -129,7 +171,9 @@ class GetReport:
     active_since: float = 0.0  # only the activity of routes with some since then (epoch seconds)
 
 
-PlaneCommand = SetTable | SetConfig | SetBackend | CloseConnection | StartDrain | GetReport
+PlaneCommand = (
+    SetTable | SetConfig | SetBackend | SetHealth | SetEjected | CloseConnection | StartDrain | GetReport | GetNews
+)
 """What the data plane itself carries out."""
 Command = PlaneCommand | StartAccepting | PrepareConfig | DropPrepared
 
@@ -193,6 +237,7 @@ class BackendInfo:
     last_error: str | None
     last_error_at: float | None  # seconds since the epoch
     last_check_at: float | None = None  # of active health
+    reason: str | None = None  # why it is not healthy, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +262,25 @@ class Report:
     connections: tuple[ConnectionInfo, ...] = ()
 
 
-Answer = Applied | Done | Refused | Report
+@dataclass(frozen=True, slots=True)
+class BackendChange:
+    """A backend of a route became something else."""
+
+    route: RouteKey
+    backend_id: str
+    state: BackendState
+    previous: BackendState
+    reason: str  # for people
+    at: float  # seconds since the epoch
+    until: float = 0.0  # seconds since the epoch; of "ejected": when it may return
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a forwarder has found out about backends, oldest first."""
+
+    changes: tuple[BackendChange, ...] = ()
+    lost: int = 0  # changes before these that there was no room for
+
+
+Answer = Applied | Done | Refused | Report | News

@@ -19,6 +19,7 @@ from trioproxy.control.messages import (
     Command,
     Descriptor,
     Done,
+    News,
     PrepareConfig,
     Refused,
     Report,
@@ -34,7 +35,7 @@ from trioproxy.routing.table import Table
 Copy = Callable[[int], socket.socket | None]
 """A copy of the listening socket of that handle, the caller's to close; None when there is none (any more)."""
 
-_ANSWERS = (Applied, Done, Refused, Report)
+_ANSWERS = (Applied, Done, Refused, Report, News)
 _COMMANDS = tuple(kind for kind in get_args(Command) if kind is not SetTable)
 """Those that travel as they are: tables come in parts."""
 

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trioproxy.config.schema import TimeoutsConfig
-from trioproxy.control.messages import AdminState, BackendInfo, BackendState
+from trioproxy.control.messages import AdminState, BackendInfo, BackendState, News, TargetHealth
 from trioproxy.errors import NoBackend, ProxyError, Retry, Side
 from trioproxy.policy.balancing import SmoothWeighted
 from trioproxy.proxy.waits import Waits
-from trioproxy.routing.route import Backend, Route, RouteKey
+from trioproxy.routing.route import Backend, Health, Route, RouteKey
 from trioproxy.routing.table import Table
 
 RETRY_AFTER = 5  # seconds; what a client is told when no backend can be used
@@ -32,6 +32,9 @@ class BackendStats:
     failures: int = 0  # in a row, the backend's own fault
     last_error: str | None = None
     last_error_at: float | None = None
+    ill: str | None = None  # what active checks say against it
+    ejected_until: float = 0.0  # seconds since the epoch
+    ejected_for: str = ""
 
     @property
     def id(self) -> str:
@@ -46,7 +49,11 @@ class BackendStats:
     @property
     def state(self) -> BackendState:
         """What an operator sees."""
-        return "healthy" if self.admin == "enabled" else self.admin
+        if self.admin != "enabled":
+            return self.admin
+        if self.ill is not None:
+            return "unhealthy"
+        return "ejected" if self.ejected_until > time.time() else "healthy"
 
 
 @dataclass(slots=True)
@@ -124,13 +131,17 @@ class Balancer:
 
     def __init__(self) -> None:
         self._routes: dict[RouteKey, RouteStats] = {}
+        self._health: dict[tuple[str, Health], TargetHealth] = {}
 
     def route(self, route: Route) -> RouteStats:
         """The state of a route, made or brought up to date as needed."""
         stats = self._routes.get(route.key)
         if stats is None:
             stats = self._routes[route.key] = RouteStats(route)
+        known = stats.route is route and bool(stats.backends)
         stats.update(route)
+        if not known:
+            self._examine(stats)
         return stats
 
     def enter(self, route: Route) -> RouteStats:
@@ -148,7 +159,7 @@ class Balancer:
 
     def pick(self, stats: RouteStats, tried: Iterable[str] = ()) -> Lease:
         """Choose a backend that is not among `tried`. Raises NoBackend."""
-        usable = [one for one in stats.backends.values() if one.admin == "enabled" and one.id not in tried]
+        usable = [one for one in stats.backends.values() if one.state == "healthy" and one.id not in tried]
         chosen = stats.chooser.choose(usable)
         if chosen is None:
             reason = (
@@ -169,6 +180,7 @@ class Balancer:
             route = table.get(key)
             if route is not None:
                 stats.update(route)
+                self._examine(stats)
             elif stats.in_flight:
                 stats.removed = True
             else:
@@ -187,6 +199,43 @@ class Balancer:
             return False
         stats.admin = state
         return True
+
+    def set_health(self, states: Iterable[TargetHealth], *, whole: bool) -> None:
+        """Take results of active checks; `whole`: they are all there are."""
+        if whole:
+            self._health.clear()
+        for state in states:
+            if state.up is None:
+                self._health.pop((state.address, state.spec), None)
+            else:
+                self._health[state.address, state.spec] = state
+        for stats in self._routes.values():
+            self._examine(stats)
+
+    def _examine(self, stats: RouteStats) -> None:
+        spec = stats.route.health
+        if spec is None or spec.kind == "off":
+            for one in stats.backends.values():
+                one.ill = None
+            return
+        for one in stats.backends.values():
+            known = self._health.get((one.backend.key, spec))
+            if known is None:
+                one.ill = "not checked yet" if spec.first_check else None
+            else:
+                one.ill = None if known.up else known.reason
+
+    def set_ejected(self, route: Route, backend_id: str, until: float, reason: str) -> bool:
+        """Another forwarder ejected a backend, or let it return; False when the route has none of that id."""
+        stats = self.route(route).backends.get(backend_id)
+        if stats is None:
+            return False
+        stats.ejected_until, stats.ejected_for = until, reason
+        return True
+
+    def news(self) -> News:
+        """What was found out about backends since the last call."""
+        return News()
 
     def routes(self) -> Iterable[RouteStats]:
         """Every route that has had traffic or an operator's word."""
@@ -207,6 +256,7 @@ class Balancer:
                 failures=one.failures,
                 last_error=one.last_error,
                 last_error_at=one.last_error_at,
+                reason=one.ill or (one.ejected_for if one.state == "ejected" else None),
             )
             for stats in self._routes.values()
             for one in stats.backends.values()

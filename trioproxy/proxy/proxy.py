@@ -14,11 +14,14 @@ from trioproxy.control.messages import (
     Applied,
     CloseConnection,
     Done,
+    GetNews,
     GetReport,
     PlaneCommand,
     Report,
     SetBackend,
     SetConfig,
+    SetEjected,
+    SetHealth,
     SetTable,
     StartDrain,
 )
@@ -121,6 +124,15 @@ class Proxy:
             case SetBackend(key, backend_id, state):
                 route = self.router.table.get(key)
                 return Done(route is not None and self._plane.balancer.set_admin(route, backend_id, state))
+            case SetHealth(states, whole):
+                self._plane.balancer.set_health(states, whole=whole)
+                return Done()
+            case SetEjected(key, backend_id, until, reason):
+                route = self.router.table.get(key)
+                ejected = self._plane.balancer.set_ejected
+                return Done(route is not None and ejected(route, backend_id, until, reason))
+            case GetNews():
+                return self._plane.balancer.news()
             case CloseConnection(connection_id):
                 return Done(self.live.end(connection_id))
             case StartDrain(grace, patience):
