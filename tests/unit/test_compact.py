@@ -79,5 +79,5 @@ def test_what_is_kept_for_sharing_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_values_that_are_not_those_of_the_fields_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 values for the 15 fields of a Route"):
+    with pytest.raises(ValueError, match="2 values for the 18 fields of a Route"):
         assemble(Route, ("a", "b"), set())

@@ -39,6 +39,7 @@ def test_every_key_of_the_schema_is_shown() -> None:
 def test_values_shown_are_the_defaults_where_those_are_the_same_everywhere() -> None:
     shown = leaves(Config.model_validate(tomllib.loads(uncommented())))
     samples = {"worker.id", "worker.state_dir", "management.token", "management.token_file", "log.format"}
+    samples |= {"sticky.secret", "sticky.secret_file"}
     samples |= {"health.active.host", "health.active.body", "access.trusted_proxies", "access.permit_secret"}
     for path, value in leaves(Config()).items():
         if path in shown and dotted(path) not in samples:

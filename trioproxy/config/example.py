@@ -32,6 +32,8 @@ _SAMPLES: dict[KeyPath, object] = {
     ("management", "token_file"): "/etc/trioproxy/management.token",
     ("health", "active", "host"): "app.example.org",
     ("health", "active", "body"): "ok",
+    ("sticky", "secret"): "at least 16 characters, kept secret",
+    ("sticky", "secret_file"): "/etc/trioproxy/sticky.secret",
     ("access", "trusted_proxies"): ["10.0.0.0/8"],
     ("access", "permit_secret"): "at least 32 characters, kept secret",
     ("log", "format"): "console",

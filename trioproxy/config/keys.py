@@ -17,7 +17,7 @@ from trioproxy.units import parse_duration, parse_size
 KeyPath = tuple[str | int, ...]
 """Where a value stands: ("limits", "connections"), or ("listeners", 0, "bind") inside a list."""
 
-SECRETS: frozenset[KeyPath] = frozenset({("management", "token"), ("access", "permit_secret")})
+SECRETS: frozenset[KeyPath] = frozenset({("management", "token"), ("sticky", "secret"), ("access", "permit_secret")})
 """Values that are never shown."""
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from trioproxy.routing.route import Health, Model, Route
+from trioproxy.routing.route import Health, Model, Route, ServerErrors
 from trioproxy.units import Bytes, Count, Flag, Seconds, Share, Whole
 
 
@@ -181,18 +181,54 @@ class RetryConfig(Model):
 
 
 class PassiveHealthConfig(Model):
-    """Ejection of backends by what requests meet."""
+    """Ejection of backends by what requests meet. What clients or this worker cause never counts."""
 
-    failures: Annotated[Whole, Field(ge=1)] = Field(default=3, description="Consecutive failures that eject a backend.")
-    eject_for: Seconds = Field(default=10.0, description="First ejection; doubles, up to 5m.")
-    max_ejected: Share = Field(default=0.5, description="Largest ejected share.")
+    failures: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+        default=3, description="Consecutive failures that eject a backend; 0 = none do."
+    )
+    statuses: ServerErrors = Field(
+        default="502-504",
+        description="Answers (5xx) that are failures too. Any other one ends a row of them, as the backend lives.",
+    )
+    failure_rate: Share = Field(
+        default=0.0, description="Share of failures within `window` that ejects, where any 5xx is one; 0 = none does."
+    )
+    window: Annotated[Seconds, Field(ge=1)] = Field(default=10.0, description="Time over which the rate is taken.")
+    min_requests: Annotated[Whole, Field(ge=1)] = Field(
+        default=20, description="Requests within `window` below which the rate tells nothing."
+    )
+    eject_for: Annotated[Seconds, Field(ge=0.1)] = Field(
+        default=10.0, description="First ejection; doubles, up to 5m. A single request then tries the backend."
+    )
+    max_ejected: Share = Field(
+        default=0.5, description="Largest ejected share of a route's backends; rounded down, so a lone one stays."
+    )
 
 
 class HealthConfig(Model):
-    """Health of backends. In this version the keys are checked and kept; nothing acts on them yet."""
+    """Health of backends."""
 
+    slow_start: Seconds = Field(
+        default=0.0,
+        description="How long a backend that is new, or back, gets a growing share of the traffic; 0 = all at once.",
+    )
+    panic: Flag = Field(
+        default=False,
+        description="When no backend is healthy: true sends requests to them all the same, false answers 503 at once.",
+    )
     active: Health = Field(default=Health(), description="Defaults of a route's health object.")
     passive: PassiveHealthConfig = PassiveHealthConfig()
+
+
+class StickyConfig(Model):
+    """Secret of the cookies that keep a client on its backend. Workers that share it agree on the backend."""
+
+    secret: str | None = Field(
+        default=None, min_length=16, description="The secret itself. Prefer secret_file. Default: generated once."
+    )
+    secret_file: Path | None = Field(
+        default=None, description="File with the secret. Default: <state_dir>/sticky.secret, made once, mode 0600."
+    )
 
 
 class WebSocketConfig(Model):
@@ -265,6 +301,7 @@ class Config(Model):
     pool: PoolConfig = PoolConfig()
     retry: RetryConfig = RetryConfig()
     health: HealthConfig = HealthConfig()
+    sticky: StickyConfig = StickyConfig()
     websocket: WebSocketConfig = WebSocketConfig()
     access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()

@@ -157,18 +157,24 @@ def _one_content_length(fields: Fields, lines: list[bytes]) -> Fields:
 
 
 def mapped_response_head(
-    head: ResponseHead, mapping: Mapping | None, *, chunked: bool, close: bool, request_id: bytes
+    head: ResponseHead, mapping: Mapping | None, *, chunked: bool, close: bool, request_id: bytes, cookie: bytes = b""
 ) -> bytes:
-    """The head for the client, as bytes, with what the backend says about its own root mapped."""
+    """The head for the client, as bytes, with what the backend says about its own root mapped.
+
+    `cookie`: one of our own to be set, beside the backend's; empty = none.
+    """
     if head.plain is None or (mapping is not None and not MAPPED.isdisjoint(head.special)):
         fields = response_fields(head)
         if mapping is not None:
             fields = mapping.fields(fields)
+        if cookie:
+            fields.append(make_field(b"Set-Cookie", cookie))
         return response_head(head, fields, chunked=chunked, close=close, request_id=request_id)
-    return b"HTTP/1.1 %d %b%b%b%b%b\r\n\r\n" % (
+    return b"HTTP/1.1 %d %b%b%b%b%b%b\r\n\r\n" % (
         head.status,
         head.reason,
         head.plain,
+        b"\r\nSet-Cookie: " + cookie if cookie else b"",
         b"\r\nTransfer-Encoding: chunked" if chunked else b"",
         b"" if REQUEST_ID in head.special else b"\r\nX-Request-Id: " + request_id,
         b"\r\nConnection: close" if close else b"",
@@ -192,9 +198,14 @@ def informational_head(head: ResponseHead) -> bytes:
     return write(b"HTTP/1.1 %d %b" % (head.status, head.reason), response_fields(head))
 
 
-def switching_head(head: ResponseHead, *, upgrade: bytes, request_id: bytes) -> bytes:
-    """A 101 as it goes to the client. `upgrade` is the protocol, in lower case; the backend's spelling is kept."""
+def switching_head(head: ResponseHead, *, upgrade: bytes, request_id: bytes, cookie: bytes = b"") -> bytes:
+    """A 101 as it goes to the client. `upgrade` is the protocol, in lower case; the backend's spelling is kept.
+
+    `cookie`: as for `mapped_response_head`.
+    """
     fields = response_fields(head)
+    if cookie:
+        fields.append(make_field(b"Set-Cookie", cookie))
     fields.append(make_field(b"Upgrade", _as_spelled(head, upgrade)))
     fields.append(make_field(b"Connection", b"Upgrade"))
     if REQUEST_ID not in head.special:

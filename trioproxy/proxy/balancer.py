@@ -1,4 +1,4 @@
-"""Which backend serves a request, and what is known about each: in flight, failures, the operator's will.
+"""Which backend serves a request, and what is known about each: in flight, failures, health, the operator's will.
 
 State is made when a route first gets traffic and survives table changes, so that a change touches only its own
 route.
@@ -6,142 +6,48 @@ route.
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
 
-from trioproxy.config.schema import TimeoutsConfig
-from trioproxy.control.messages import AdminState, BackendInfo, BackendState, News, TargetHealth
-from trioproxy.errors import NoBackend, ProxyError, Retry, Side
-from trioproxy.policy.balancing import SmoothWeighted
-from trioproxy.proxy.waits import Waits
-from trioproxy.routing.route import Backend, Health, Route, RouteKey
+import trio
+
+from trioproxy.config.schema import Config
+from trioproxy.control.messages import AdminState, BackendInfo, News, TargetHealth
+from trioproxy.proxy.backend_stats import BackendStats
+from trioproxy.proxy.findings import Findings
+from trioproxy.proxy.lease import Lease
+from trioproxy.proxy.route_stats import RouteStats
+from trioproxy.proxy.turnout import NO_WISH, RETRY_AFTER, Turnout, Wish
+from trioproxy.routing.route import Route, RouteKey
 from trioproxy.routing.table import Table
 
-RETRY_AFTER = 5  # seconds; what a client is told when no backend can be used
-
-
-@dataclass(slots=True)
-class BackendStats:
-    """One backend of one route in this forwarder."""
-
-    backend: Backend
-    admin: AdminState = "enabled"
-    in_flight: int = 0
-    requests: int = 0
-    failures: int = 0  # in a row, the backend's own fault
-    last_error: str | None = None
-    last_error_at: float | None = None
-    ill: str | None = None  # what active checks say against it
-    ejected_until: float = 0.0  # seconds since the epoch
-    ejected_for: str = ""
-
-    @property
-    def id(self) -> str:
-        """Name of the backend within its route."""
-        return self.backend.id
-
-    @property
-    def weight(self) -> int:
-        """Share of the traffic."""
-        return self.backend.weight
-
-    @property
-    def state(self) -> BackendState:
-        """What an operator sees."""
-        if self.admin != "enabled":
-            return self.admin
-        if self.ill is not None:
-            return "unhealthy"
-        return "ejected" if self.ejected_until > time.time() else "healthy"
-
-
-@dataclass(slots=True)
-class RouteStats:
-    """One route in this forwarder."""
-
-    route: Route
-    backends: dict[str, BackendStats] = field(default_factory=dict[str, BackendStats])
-    leaving: list[BackendStats] = field(default_factory=list[BackendStats])  # removed, and still in use
-    removed: bool = False  # the table does not have the route any more
-    chooser: SmoothWeighted = field(default_factory=SmoothWeighted)
-    requests: int = 0
-    bytes: int = 0
-    in_flight: int = 0
-    last_activity: float = 0.0  # seconds since the epoch
-    _waits: tuple[TimeoutsConfig, Route, Waits] | None = None
-
-    def waits(self, config: TimeoutsConfig) -> Waits:
-        """The waits of its requests under this configuration."""
-        known = self._waits
-        if known is None or known[0] is not config or known[1] is not self.route:
-            known = self._waits = (config, self.route, Waits.of(config, self.route))
-        return known[2]
-
-    def update(self, route: Route) -> None:
-        """Take over a new definition; what is known of kept backends stays, and of one that comes back while in use."""
-        self.removed = False
-        if route is self.route and self.backends:
-            return
-        self.route = route
-        known = {(one.id, one.backend.key): one for one in (*self.leaving, *self.backends.values())}
-        self.backends = {}
-        for backend in route.backends:
-            stats = known.pop((backend.id, backend.key), None) or BackendStats(backend)
-            stats.backend = backend
-            self.backends[backend.id] = stats
-        self.leaving = [one for one in known.values() if one.in_flight]
-
-    def in_use(self) -> Iterator[Backend]:
-        """The backends that serve something now, also those that the route does not have any more."""
-        for one in (*self.backends.values(), *self.leaving):
-            if one.in_flight:
-                yield one.backend
-
-
-@dataclass(slots=True)
-class Lease:
-    """A backend chosen for one try: `served` or `failed` when it came to an end, and `release` exactly once."""
-
-    stats: BackendStats
-
-    @property
-    def backend(self) -> Backend:
-        """Whom to connect to."""
-        return self.stats.backend
-
-    def served(self) -> None:
-        """The backend did its part."""
-        self.stats.failures = 0
-
-    def failed(self, error: ProxyError) -> None:
-        """Remember an error that is the backend's own fault; hanging up an idle connection is none."""
-        if error.side is Side.UPSTREAM and error.retry is not Retry.REUSED:
-            self.stats.failures += 1
-            self.stats.last_error = f"{error.code}: {error.detail}"
-            self.stats.last_error_at = time.time()
-
-    def release(self) -> None:
-        """The try is over, however it ended."""
-        self.stats.in_flight -= 1
+__all__ = ["RETRY_AFTER", "Balancer", "Lease", "RouteStats", "Wish"]
 
 
 class Balancer:
-    """Owner of the per-route state of a forwarder."""
+    """Owner of the per-route state of a forwarder. `clock` tells seconds; `rng` a number from 0 to 1."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
         self._routes: dict[RouteKey, RouteStats] = {}
-        self._health: dict[tuple[str, Health], TargetHealth] = {}
+        self._findings = Findings(config or Config(), clock, rng)
+
+    def configure(self, config: Config) -> None:
+        """Use these settings from now on."""
+        self._findings.configure(config)
 
     def route(self, route: Route) -> RouteStats:
         """The state of a route, made or brought up to date as needed."""
         stats = self._routes.get(route.key)
         if stats is None:
-            stats = self._routes[route.key] = RouteStats(route)
-        known = stats.route is route and bool(stats.backends)
+            stats = self._routes[route.key] = self._make(route)
         stats.update(route)
-        if not known:
-            self._examine(stats)
         return stats
 
     def enter(self, route: Route) -> RouteStats:
@@ -157,18 +63,29 @@ class Balancer:
         if stats.removed and not stats.in_flight:
             del self._routes[stats.route.key]
 
-    def pick(self, stats: RouteStats, tried: Iterable[str] = ()) -> Lease:
-        """Choose a backend that is not among `tried`. Raises NoBackend."""
-        usable = [one for one in stats.backends.values() if one.state == "healthy" and one.id not in tried]
-        chosen = stats.chooser.choose(usable)
-        if chosen is None:
-            reason = (
-                "this service has no backend" if not stats.backends else "no backend of this service can be used now"
-            )
-            raise NoBackend(reason, retry_after=RETRY_AFTER)
+    def _make(self, route: Route) -> RouteStats:
+        backends: dict[str, BackendStats] = {}
+        return RouteStats(route, Turnout(self._findings, route, backends), backends)
+
+    def pick(self, stats: RouteStats, tried: Collection[str] = (), wish: Wish | None = None) -> Lease:
+        """Choose a backend that is not among `tried`: the first choice, then the next ones. Raises NoBackend.
+
+        `wish`: what the request says about it, on routes that are sticky or go by the client.
+        """
+        turnout = stats.turnout
+        if turnout.calm == self._findings.generation and not tried and wish is None:
+            chosen = turnout.next()
+            lease = Lease(turnout, chosen)
+        else:
+            chosen, trial, pin = turnout.select(tried, wish or NO_WISH)
+            lease = Lease(turnout, chosen, trial, pin)
         chosen.in_flight += 1
         chosen.requests += 1
-        return Lease(chosen)
+        return lease
+
+    def keeps(self, route: Route, wish: Wish) -> bool:
+        """Whether the request's cookie names a backend of this route that its client may stay with."""
+        return self.route(route).turnout.keeps(wish)
 
     def forget(self, table: Table, changed: Collection[RouteKey] | None = None) -> None:
         """Drop the state of routes that the table no longer has, once nobody uses them any more.
@@ -180,7 +97,6 @@ class Balancer:
             route = table.get(key)
             if route is not None:
                 stats.update(route)
-                self._examine(stats)
             elif stats.in_flight:
                 stats.removed = True
             else:
@@ -194,48 +110,35 @@ class Balancer:
 
     def set_admin(self, route: Route, backend_id: str, state: AdminState) -> bool:
         """Drain, disable or enable a backend; False when the route has none of that id."""
-        stats = self.route(route).backends.get(backend_id)
-        if stats is None:
+        stats = self.route(route)
+        one = stats.backends.get(backend_id)
+        if one is None:
             return False
-        stats.admin = state
+        one.admin = state
+        stats.turnout.disturb()
         return True
 
     def set_health(self, states: Iterable[TargetHealth], *, whole: bool) -> None:
-        """Take results of active checks; `whole`: they are all there are."""
-        if whole:
-            self._health.clear()
-        for state in states:
-            if state.up is None:
-                self._health.pop((state.address, state.spec), None)
-            else:
-                self._health[state.address, state.spec] = state
-        for stats in self._routes.values():
-            self._examine(stats)
-
-    def _examine(self, stats: RouteStats) -> None:
-        spec = stats.route.health
-        if spec is None or spec.kind == "off":
-            for one in stats.backends.values():
-                one.ill = None
-            return
-        for one in stats.backends.values():
-            known = self._health.get((one.backend.key, spec))
-            if known is None:
-                one.ill = "not checked yet" if spec.first_check else None
-            else:
-                one.ill = None if known.up else known.reason
+        """Take results of active checks. `whole`: they are all there are."""
+        self._findings.set_targets(states, whole=whole)
 
     def set_ejected(self, route: Route, backend_id: str, until: float, reason: str) -> bool:
-        """Another forwarder ejected a backend, or let it return; False when the route has none of that id."""
-        stats = self.route(route).backends.get(backend_id)
-        if stats is None:
+        """Another forwarder ejected a backend, or let it return; False when the route has none of that id.
+
+        `until` in seconds since the epoch; one that has passed lets it return.
+        """
+        stats = self.route(route)
+        one = stats.backends.get(backend_id)
+        if one is None:
             return False
-        stats.ejected_until, stats.ejected_for = until, reason
+        seconds, ejections = until - time.time(), stats.turnout.ejections
+        if ejections.follow(one, seconds, reason) if seconds > 0 else ejections.let_return(one, None):
+            stats.turnout.disturb()
         return True
 
     def news(self) -> News:
-        """What was found out about backends since the last call."""
-        return News()
+        """Which backends were ejected or let return here since the last call."""
+        return self._findings.take_news()
 
     def routes(self) -> Iterable[RouteStats]:
         """Every route that has had traffic or an operator's word."""
@@ -243,6 +146,9 @@ class Balancer:
 
     def describe(self) -> tuple[BackendInfo, ...]:
         """Every backend that has had traffic or an operator's word."""
+        for stats in self._routes.values():
+            stats.turnout.look()
+        target = self._findings.target
         return tuple(
             BackendInfo(
                 session_id=stats.route.session_id,
@@ -256,7 +162,8 @@ class Balancer:
                 failures=one.failures,
                 last_error=one.last_error,
                 last_error_at=one.last_error_at,
-                reason=one.ill or (one.ejected_for if one.state == "ejected" else None),
+                last_check_at=None if (found := target(one.backend, stats.route.health)) is None else found.checked_at,
+                reason=one.reason,
             )
             for stats in self._routes.values()
             for one in stats.backends.values()

@@ -9,7 +9,7 @@ import trio
 
 from trioproxy.errors import ClientGone, InternalError, ProxyError, ResponseTimeout
 from trioproxy.observe.access_log import RequestRecord
-from trioproxy.proxy.balancer import Lease, RouteStats
+from trioproxy.proxy.balancer import Lease, RouteStats, Wish
 from trioproxy.proxy.pool import CLOSE_SECONDS, Pool
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.router import Match
@@ -33,6 +33,7 @@ class Begun:
     match: Match
     stats: RouteStats
     waits: Waits
+    wish: Wish | None = None  # about the choice of a backend
     lease: Lease | None = None
     upstream: Upstream | None = None
     sent_at: float | None = None  # when the whole request was sent, on trio's clock

@@ -39,6 +39,7 @@ from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.request import Opener, Request
 from trioproxy.proxy.router import AddSlash, Match
+from trioproxy.proxy.stickiness import wish_of
 
 READ_BYTES = 64 * 1024
 DRAINING = "this worker is shutting down; connect again"
@@ -230,7 +231,8 @@ class Connection:
 
     async def _exchange(self, request: Request, match: Match) -> bool:
         stats = self._plane.enter(self._live, match.route, request.record)
-        return await self._go_on(Begun(request, match, stats, stats.waits(self._plane.config.timeouts)))
+        waits = stats.waits(self._plane.config.timeouts)
+        return await self._go_on(Begun(request, match, stats, waits, wish_of(request, match.route)))
 
     async def _go_on(self, begun: Begun) -> bool:
         exchange = Exchange(self._plane, self._client, begun, self._live)

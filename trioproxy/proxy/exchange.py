@@ -14,6 +14,7 @@ from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.pool import CLOSE_SECONDS
 from trioproxy.proxy.relay import Outcome, Relay, Switched
+from trioproxy.proxy.stickiness import set_pin
 from trioproxy.proxy.upgrade import Upgrade, asks_websocket, keeps_extensions
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.routing.route import Backend
@@ -34,6 +35,7 @@ class Exchange:
         "_request",
         "_stats",
         "_waits",
+        "_wish",
     )
 
     def __init__(self, plane: Plane, client: Client, begun: Begun, live: LiveConnection) -> None:
@@ -45,6 +47,7 @@ class Exchange:
         self._stats = begun.stats
         self._live = live
         self._waits = begun.waits
+        self._wish = begun.wish
 
     async def run(self) -> Outcome:
         """Try until there is an outcome, or an error that does not allow another try. Raises ProxyError."""
@@ -58,7 +61,7 @@ class Exchange:
         error: ProxyError | None = None
         while True:
             try:
-                lease = (first and first.lease) or self._plane.balancer.pick(self._stats, tried)
+                lease = (first and first.lease) or self._plane.balancer.pick(self._stats, tried, self._wish)
             except NoBackend as none_left:
                 raise error or none_left from None
             if error is not None:
@@ -96,7 +99,7 @@ class Exchange:
             lease.failed(failure)
             raise
         else:
-            lease.served()
+            lease.served(self._request.record.status)
             return outcome
         finally:
             lease.release()
@@ -115,8 +118,9 @@ class Exchange:
                 return outcome
             # Streams are many and long: of the road to here nothing is kept that they do not need.
             switched, done, begun = [done], None, None
+            cookie = set_pin(lease, self._match, self._request)
             upgrade = Upgrade(self._plane, self._client, self._request, upstream, self._live, self._match.route)
-            return await upgrade.switch(switched.pop())
+            return await upgrade.switch(switched.pop(), cookie)
         finally:
             if upstream is not None and not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -140,6 +144,8 @@ class Exchange:
             limits=plane.config.limits,
             mapping=match.mapping(request.origin, request.head, lease.backend),
             draining=lambda: plane.drain.active,
+            answered=lease.answered,
+            cookie=set_pin(lease, match, request),
         )
         if begun is not None:
             assert begun.sent_at is not None, "what was not sent has failed"

@@ -28,6 +28,7 @@ from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.request import Opener
 from trioproxy.proxy.router import Match
+from trioproxy.proxy.stickiness import wish_of
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.proxy.waits import Waits
 from trioproxy.routing.route import Backend
@@ -118,6 +119,11 @@ class Express:
                 return None
             request = self._opener.open(head, record, plane.config.access)
             check_access(match.route.access, request.origin)
+            wish = None
+            if match.route.sticky or match.route.balance == "client_hash":
+                wish = wish_of(request, match.route)
+                if match.route.sticky and wish and not plane.balancer.keeps(match.route, wish):
+                    return None  # the answer has to bring a cookie
             request.begin_body(self._client.stream, data[end:], limit=limits.body_bytes)
         except ProxyError:
             return None  # the long way meets it again, and answers it
@@ -125,13 +131,13 @@ class Express:
         live.requests += 1
         stats = plane.enter(live, match.route, record)
         record.session_id, record.service = match.route.key
-        return Begun(request, match, stats, stats.waits(plane.config.timeouts))
+        return Begun(request, match, stats, stats.waits(plane.config.timeouts), wish)
 
     async def _exchange(self, begun: Begun) -> bool:
         """Get the answer and pass it on; False when it is not ordinary. Raises ProxyError."""
         plane, live, request = self._plane, self._live, begun.request
         waits = begun.waits
-        lease = begun.lease = plane.balancer.pick(begun.stats)
+        lease = begun.lease = plane.balancer.pick(begun.stats, (), begun.wish)
         upstream = begun.upstream = await self._upstream(lease.backend, request.record, waits)
         raw_head = request_head(
             request.head,
@@ -207,7 +213,7 @@ class Express:
         record.status = head.status
         record.bytes_out = head.framing.length
         record.upstream_head_seconds = trio.current_time() - begun.sent_at
-        lease.served()
+        lease.served(head.status, record.upstream_head_seconds)
         lease.release()
         begun.lease = None
         if head.keep_alive:

@@ -66,7 +66,7 @@ class Proxy:
         self._plane = Plane(
             config=config,
             router=self.router,
-            balancer=Balancer(),
+            balancer=Balancer(config),
             pool=Pool(dial, lambda: self._plane.config.pool),
             metrics=self.metrics,
             access_log=access_log,
@@ -120,6 +120,7 @@ class Proxy:
                 return self._set_table(table)
             case SetConfig(config):
                 self._plane.config = config
+                self._plane.balancer.configure(config)
                 return Done()
             case SetBackend(key, backend_id, state):
                 route = self.router.table.get(key)

@@ -81,7 +81,10 @@ class Relay:
         limits: LimitsConfig,
         mapping: Mapping | None,
         draining: Callable[[], bool],
+        answered: Callable[[int, float], None],
+        cookie: bytes,
     ) -> None:
+        """`answered` is told the status and the seconds that it took. `cookie`: to be set with the answer, or empty."""
         self._client = client
         self._request = request
         self._upstream = upstream
@@ -89,6 +92,8 @@ class Relay:
         self._limits = limits
         self._mapping = mapping
         self._draining = draining
+        self._answered = answered
+        self._cookie = cookie
         self._clock = trio.CancelScope(deadline=deadline_after(waits.response_head))
         self._awaited = _Awaited.BACKEND_HEAD
         self._sent_at = 0.0
@@ -241,7 +246,10 @@ class Relay:
         request = self._request
         head, rest = await self._read_head(received)
         self._head_came = True
-        request.record.upstream_head_seconds = trio.current_time() - self._sent_at if self._request_sent else 0.0
+        seconds = request.record.upstream_head_seconds = (
+            trio.current_time() - self._sent_at if self._request_sent else 0.0
+        )
+        self._answered(head.status, seconds)
         if head.status == 101:
             return Switched(head, rest)
         body = open_body(head.framing)
@@ -253,7 +261,12 @@ class Relay:
         # A final answer before the request's end: the rest of the body would be taken for the next request.
         close = not request.head.keep_alive or not request.body.done or self._draining()
         begin = mapped_response_head(
-            head, self._mapping, chunked=in_chunks, close=close, request_id=request.record.id.encode("ascii")
+            head,
+            self._mapping,
+            chunked=in_chunks,
+            close=close,
+            request_id=request.record.id.encode("ascii"),
+            cookie=self._cookie,
         )
         request.record.status = head.status
         request.response_begun = True

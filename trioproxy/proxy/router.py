@@ -22,6 +22,7 @@ class Match(NamedTuple):
     route: Route
     target: bytes  # path and query for the backend
     prefix: bytes  # what was stripped from the path; empty = nothing
+    root: bytes = b""  # the path at which the client finds the route; empty = the whole host is the route's
 
     def mapping(self, origin: Origin, head: RequestHead, backend: Backend) -> Mapping | None:
         """How the backend's words about its own root are to be mapped; None = not at all."""
@@ -63,8 +64,8 @@ class Router:
                 return AddSlash(route, prefix + b"/" + head.query)
         _check_climb(rest)
         if route.path == "keep":
-            return Match(route, head.path + head.query, b"")
-        return Match(route, (rest or b"/") + head.query, prefix)
+            return Match(route, head.path + head.query, b"", prefix)
+        return Match(route, (rest or b"/") + head.query, prefix, prefix)
 
     def _no_match(self, path: bytes) -> Exception:
         if bad_escape(b"/".join(path.split(b"/", 3)[1:3])):

@@ -78,9 +78,12 @@ class Upgrade:
         self._route = route
         self._extensions = keeps_extensions(plane, route)
 
-    async def switch(self, switched: Switched) -> Outcome:
-        """Answer the client with the 101 and forward until the end. Raises UpstreamProtocol, ClientGone."""
-        upgrade = await self._answer(switched)
+    async def switch(self, switched: Switched, cookie: bytes) -> Outcome:
+        """Answer the client with the 101 and forward until the end. Raises UpstreamProtocol, ClientGone.
+
+        `cookie` is to be set with the answer; empty = none.
+        """
+        upgrade = await self._answer(switched, cookie)
         del switched
         record = self._request.record
         counters = self._plane.metrics.service(self._route.service)
@@ -94,7 +97,7 @@ class Upgrade:
         record.close_code = ended.code
         return Outcome(keep_client=False, keep_upstream=False)
 
-    async def _answer(self, switched: Switched) -> bytes:
+    async def _answer(self, switched: Switched, cookie: bytes) -> bytes:
         """Pass the 101 on; the protocol that it switches to."""
         head, record = switched.head, self._request.record
         check_switch(self._request.head, head, extensions=self._extensions)
@@ -102,7 +105,8 @@ class Upgrade:
         record.status = 101
         record.kind = "websocket" if upgrade == WEBSOCKET else "tunnel"
         self._request.response_begun = True
-        await self._client.send(switching_head(head, upgrade=upgrade, request_id=record.id.encode("ascii")))
+        request_id = record.id.encode("ascii")
+        await self._client.send(switching_head(head, upgrade=upgrade, request_id=request_id, cookie=cookie))
         self._upstream.stream.unread(switched.rest)
         return upgrade
 

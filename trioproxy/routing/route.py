@@ -17,6 +17,8 @@ Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9.
 RouteKey = tuple[str, str]
 """(session_id, service): what identifies a route in every table."""
 
+Balance = Literal["round_robin", "least_connections", "random_two", "client_hash"]
+
 MAX_BACKENDS = 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
@@ -107,6 +109,27 @@ def _check_statuses(value: str) -> str:
     return value
 
 
+Statuses = Annotated[
+    str,
+    Field(pattern=r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"),
+    AfterValidator(_check_statuses),
+]
+"""Statuses of responses and ranges of them: "200-399,404"."""
+ServerErrors = Annotated[
+    str, Field(pattern=r"^5[0-9]{2}(-5[0-9]{2})?(,5[0-9]{2}(-5[0-9]{2})?)*$"), AfterValidator(_check_statuses)
+]
+"""The same, of the 5xx."""
+
+
+def parse_statuses(value: str) -> frozenset[int]:
+    """Every status that such a text names."""
+    found: set[int] = set()
+    for item in value.split(","):
+        low, _, high = item.partition("-")
+        found.update(range(int(low), int(high or low) + 1))
+    return frozenset(found)
+
+
 class Health(Model):
     """How a route's backends are checked."""
 
@@ -117,15 +140,13 @@ class Health(Model):
     timeout: Seconds = 2.0
     healthy_after: Whole = Field(default=2, ge=1, le=100)
     unhealthy_after: Whole = Field(default=3, ge=1, le=100)
-    statuses: Annotated[str, AfterValidator(_check_statuses)] = Field(
-        default="200-399", pattern=r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$"
-    )
+    statuses: Statuses = "200-399"
     body: str | None = None
     first_check: Flag = False
 
 
 class Sticky(Model):
-    """Sticky sessions by a cookie."""
+    """Sticky sessions by a cookie. `max_age` 0 = until the browser is closed."""
 
     cookie: str = Field(default="trioproxy", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$")
     max_age: Seconds = 0.0
@@ -147,6 +168,15 @@ class RouteRetry(Model):
     budget: Share | None = None
     replay_bytes: Bytes | None = None
     backoff: Seconds | None = None
+
+
+class RoutePassive(Model):
+    """Per-route overrides of `[health.passive]`."""
+
+    failures: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    failure_rate: Share | None = None
+    eject_for: Annotated[Seconds, Field(ge=0.1)] | None = None
+    max_ejected: Share | None = None
 
 
 class Access(Model):
@@ -240,10 +270,13 @@ class Route(Model):
     host: Annotated[str, AfterValidator(check_host)] | None = None
     prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
     path: Literal["strip", "keep"] = "strip"
-    balance: Literal["round_robin", "least_connections", "random_two", "client_hash"] = "round_robin"
+    balance: Balance = "round_robin"
     sticky: Flag | Sticky = False
     websocket: Literal["message", "relay"] | None = None
     health: Health | None = None
+    passive: RoutePassive = RoutePassive()
+    slow_start: Seconds | None = None
+    panic: Flag | None = None
     timeouts: RouteTimeouts = RouteTimeouts()
     retry: RouteRetry = RouteRetry()
     access: Access = Access()
