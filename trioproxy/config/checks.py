@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from trioproxy.config.keys import KeyPath, place
-from trioproxy.config.schema import Config
+from trioproxy.config.schema import MIN_SECRET, Config
 from trioproxy.config.toml import to_toml
 from trioproxy.routing.route import Route
 
@@ -32,7 +33,7 @@ class Checked:
 
 def cross_check(config: Config) -> Checked:
     """Look at files and addresses. Reads the file system; opens no socket."""
-    problems = [*_certificate_files(config), *_addresses(config), *_token(config)]
+    problems = [*_certificate_files(config), *_addresses(config), *_token(config), *_sticky_secret(config)]
     warnings = _shared_claims(config)
     bind = config.management.bind
     if not _is_private(bind):
@@ -89,19 +90,28 @@ def _certificate_files(config: Config) -> list[Problem]:
 
 
 def _token(config: Config) -> list[Problem]:
-    file = config.management.token_file
-    path: KeyPath = ("management", "token_file")
+    given = config.management
+    return _secret_file(("management", "token_file"), given.token_file, given.token, MIN_TOKEN)
+
+
+def _sticky_secret(config: Config) -> list[Problem]:
+    return _secret_file(("sticky", "secret_file"), config.sticky.secret_file, config.sticky.secret, MIN_SECRET)
+
+
+def _secret_file(path: KeyPath, file: Path | None, instead: str | None, shortest: int) -> list[Problem]:
+    """`instead`: what stands in the configuration itself, under the same name without "_file"."""
+    key = str(path[-1]).removesuffix("_file")
     if file is None:
         return []
-    if config.management.token is not None:
-        return [_problem(path, file, "management.token is given too; allowed: one of them")]
+    if instead is not None:
+        return [_problem(path, file, f"{path[0]}.{key} is given too; allowed: one of them")]
     try:
         length = len(file.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        return [_problem(path, file, f"cannot be read: {reason}; allowed: a file that holds the token")]
-    if length < MIN_TOKEN:
-        return [_problem(path, file, f"holds a token of {length} characters; allowed: {MIN_TOKEN} or more")]
+        return [_problem(path, file, f"cannot be read: {reason}; allowed: a file that holds the {key}")]
+    if length < shortest:
+        return [_problem(path, file, f"holds a {key} of {length} characters; allowed: {shortest} or more")]
     return []
 
 

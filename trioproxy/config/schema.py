@@ -17,6 +17,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from trioproxy.routing.route import Health, Model, Route, ServerErrors
 from trioproxy.units import Bytes, Count, Flag, Seconds, Share, Whole
 
+MIN_SECRET = 16
+"""Characters of the shortest sticky secret that is taken."""
+
 
 def default_state_dir() -> Path:
     """`/var/lib/trioproxy` for root, else `$XDG_STATE_HOME/trioproxy` (`~/.local/state/trioproxy`)."""
@@ -224,7 +227,9 @@ class StickyConfig(Model):
     """Secret of the cookies that keep a client on its backend. Workers that share it agree on the backend."""
 
     secret: str | None = Field(
-        default=None, min_length=16, description="The secret itself. Prefer secret_file. Default: generated once."
+        default=None,
+        min_length=MIN_SECRET,
+        description="The secret itself. Prefer secret_file. Default: generated once.",
     )
     secret_file: Path | None = Field(
         default=None, description="File with the secret. Default: <state_dir>/sticky.secret, made once, mode 0600."

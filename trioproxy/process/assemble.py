@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import trio
 
 from trioproxy.config.loader import Loaded
-from trioproxy.config.schema import Config
+from trioproxy.config.schema import Config, StickyConfig
 from trioproxy.control.collector import many_objects
 from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
@@ -36,7 +37,7 @@ from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
 from trioproxy.process.sockets import Sockets, bind_all
 from trioproxy.process.sources import PRIORITY, Sources
-from trioproxy.process.state import Held, management_token, state_directory
+from trioproxy.process.state import Held, management_token, state_directory, sticky_secret
 from trioproxy.process.succession import Succession
 from trioproxy.process.supervisor import Supervisor
 from trioproxy.process.traffic import wants_certificates
@@ -86,6 +87,7 @@ async def run_worker(
     with state_directory(config.worker.state_dir, inherited_state) as state, ExitStack() as stack:
         state_dir = state.path
         token = management_token(config.management, state_dir)
+        config = with_secret(loaded, state_dir).config
         async with await RouteStore.open(state_dir / DATABASE, suspended=inheritance is not None) as store:
             sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config, inherited_sockets)))
             # What takes time comes after that: the forwarders start meanwhile.
@@ -104,7 +106,7 @@ async def run_worker(
                     sockets=sockets,
                     crowd=crowd,
                     token=token,
-                    reread=reread,
+                    reread=lambda: with_secret(reread(), state_dir),
                     notifier=Notifier(environ),
                     ready=ready,
                     companions=companions,
@@ -112,6 +114,12 @@ async def run_worker(
                     no_upgrade=no_upgrade,
                 )
                 return await supervisor.run()
+
+
+def with_secret(loaded: Loaded, state_dir: Path) -> Loaded:
+    """The configuration with the secret of sticky cookies in it, as forwarders need it. Raises StartError."""
+    sticky = StickyConfig(secret=sticky_secret(loaded.config.sticky, state_dir))
+    return replace(loaded, config=loaded.config.model_copy(update={"sticky": sticky}))
 
 
 def _check_access_log(target: str) -> None:

@@ -143,7 +143,10 @@ class Settings:
         if self._frozen:
             raise ConfigError(["an upgrade is running: reload when it is over"])
         async with self._lock:
-            loaded = await trio.to_thread.run_sync(self._reread)
+            try:
+                loaded = await trio.to_thread.run_sync(self._reread)
+            except StartError as error:
+                raise ConfigError([str(error)]) from None
             config = live_part(self._config, loaded.config)
             pinned = needs_restart(self._config, loaded.config)
             await self._check_routes_file(config)

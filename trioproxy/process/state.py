@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trioproxy.config.schema import ManagementConfig
+from trioproxy.config.schema import MIN_SECRET, ManagementConfig, StickyConfig
 from trioproxy.errors import StartError
 
 TOKEN_FILE = "management.token"  # noqa: S105 - a file name
+SECRET_FILE = "sticky.secret"  # noqa: S105 - a file name
 LOCK_FILE = "lock"
-_OURS = (TOKEN_FILE, LOCK_FILE)
+_OURS = (TOKEN_FILE, SECRET_FILE, LOCK_FILE)
 """Files by which a state directory of trioproxy is known."""
 
 
@@ -125,6 +126,26 @@ def read_token(config: ManagementConfig, state_dir: Path) -> str:
     if not token:
         raise StartError(f"{path} holds no token")
     return token
+
+
+def sticky_secret(config: StickyConfig, state_dir: Path) -> str:
+    """The secret of sticky cookies: from the configuration, or generated once into the state directory.
+
+    Raises:
+        StartError: its file cannot be read or made, or holds less than a secret.
+    """
+    if config.secret is not None:
+        return config.secret
+    path = config.secret_file or state_dir / SECRET_FILE
+    try:
+        if config.secret_file is None:
+            _generate(path)
+        secret = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise StartError(f"the sticky secret {error.filename} cannot be used: {error.strerror}") from None
+    if len(secret) < MIN_SECRET:
+        raise StartError(f"{path} holds a secret of {len(secret)} characters; allowed: {MIN_SECRET} or more")
+    return secret
 
 
 def _generate(path: Path) -> None:
