@@ -201,9 +201,11 @@ class Turnout:
                     one.ramp_from = now
             one.usable = usable
         self._candidates = [one for one in self._usable if one.weight] or self._usable
-        self._share_out(now)
-        if len(self._candidates) > 1:
-            self._make_chooser().arrange(self._candidates)
+        # When nobody can be chosen, the chooser is for who may be tried in panic.
+        arranged = self._candidates or [one for one in self.backends.values() if one.admin == "enabled"]
+        self._share_out(arranged, now)
+        if len(arranged) > 1:
+            self._make_chooser().arrange(arranged)
         self._only = self._candidates[0] if len(self._candidates) == 1 else None
         if route.sticky and self._secret is not findings.secret:
             self._secret = findings.secret
@@ -225,13 +227,13 @@ class Turnout:
             self._due = min(self._due, ejected.until)
         return False
 
-    def _share_out(self, now: float) -> None:
+    def _share_out(self, candidates: Sequence[BackendStats], now: float) -> None:
         own = self.route.slow_start
         slow_start = self._findings.health.slow_start if own is None else own
-        for one in self._candidates:
+        for one in candidates:
             elapsed = now - one.ramp_from
             one.share = float(one.weight or 1)
-            if elapsed < slow_start and len(self._candidates) > 1:
+            if elapsed < slow_start and len(candidates) > 1:
                 one.share *= grown(elapsed, slow_start)
                 self._due = min(self._due, now + slow_start / STEPS)
 
