@@ -129,3 +129,16 @@ def test_static_routes_with_claims_of_their_own_are_fine(tmp_path: Path) -> None
     path = tmp_path / "c.toml"
     path.write_text(f"routes = {to_toml(routes)}\n")
     assert load(path, environ={}, overrides=[]).warnings == ()
+
+
+def test_a_sticky_secret_is_read_already_now(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    (problem,) = problems(f"sticky.secret_file={file}")
+    assert "cannot be read: No such file or directory; allowed: a file that holds the secret" in problem
+    file.write_text("too short\n")
+    (problem,) = problems(f"sticky.secret_file={file}")
+    assert "holds a secret of 9 characters; allowed: 16 or more" in problem
+    file.write_text("sixteen letters.\n")
+    assert warnings(f"sticky.secret_file={file}") == ()
+    (problem,) = problems(f"sticky.secret_file={file}", "sticky.secret=sixteen letters.")
+    assert "sticky.secret is given too; allowed: one of them" in problem

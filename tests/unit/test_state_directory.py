@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trioproxy.config.schema import ManagementConfig
+from trioproxy.config.schema import ManagementConfig, StickyConfig
 from trioproxy.errors import StartError
-from trioproxy.process.state import Held, management_token, note_holder, read_token, state_directory
+from trioproxy.process.state import Held, management_token, note_holder, read_token, state_directory, sticky_secret
 
 
 def mode(path: Path) -> int:
@@ -124,6 +124,30 @@ def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
 def test_a_token_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"gone cannot be used: No such file"):
         management_token(ManagementConfig(token_file=tmp_path / "gone"), tmp_path)
+
+
+def test_a_sticky_secret_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
+    first = sticky_secret(StickyConfig(), tmp_path)
+    assert len(first) >= 40
+    assert mode(tmp_path / "sticky.secret") == 0o600
+    assert sticky_secret(StickyConfig(), tmp_path) == first
+    assert [item.name for item in tmp_path.iterdir()] == ["sticky.secret"]
+
+
+def test_a_configured_sticky_secret_is_used_and_none_is_made(tmp_path: Path) -> None:
+    assert sticky_secret(StickyConfig(secret="sixteen letters."), tmp_path) == "sixteen letters."
+    file = tmp_path / "secret"
+    file.write_text("from a file, which is longer\n")
+    assert sticky_secret(StickyConfig(secret_file=file), tmp_path) == "from a file, which is longer"
+    assert not (tmp_path / "sticky.secret").exists()
+
+
+def test_a_sticky_secret_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"the sticky secret .*gone cannot be used: No such file"):
+        sticky_secret(StickyConfig(secret_file=tmp_path / "gone"), tmp_path)
+    (tmp_path / "sticky.secret").write_text("short")
+    with pytest.raises(StartError, match="holds a secret of 5 characters; allowed: 16 or more"):
+        sticky_secret(StickyConfig(), tmp_path)
 
 
 def test_an_inherited_lock_holds_for_both_and_until_the_last_one_goes(tmp_path: Path) -> None:
