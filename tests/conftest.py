@@ -18,6 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+from hypothesis import settings
+
+# A slow machine fails no property.
+settings.register_profile("trioproxy", deadline=None)
+settings.load_profile("trioproxy")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trioproxy.http1.fields import Fields
 from trioproxy.http1.framing import SMALL_PIECE, ChunkedBody, MalformedBody, chunk, chunked, last_chunk
 
-often = settings(max_examples=200, deadline=None)
+often = settings(max_examples=200)
 
 POST = b"POST / HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n"
 

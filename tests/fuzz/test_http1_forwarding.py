@@ -18,7 +18,7 @@ from trioproxy.http1.parse import parse_request, parse_response
 from trioproxy.http1.rewrite import Mapping
 from trioproxy.http1.target import valid_host
 
-often = settings(max_examples=200, deadline=None)
+often = settings(max_examples=200)
 
 ORIGIN = Origin("192.0.2.1", ("192.0.2.1", "10.0.0.1"), "https", b"hub", 443)
 HOP = {

@@ -18,7 +18,7 @@ MANY = 1000
 # Read after each head: as a length's first bytes, as chunks, or as what follows.
 AFTER = b"1\r\nZ\r\n0\r\n\r\nGET / HTTP/1.1\r\n"
 
-often = settings(max_examples=200, deadline=None)
+often = settings(max_examples=200)
 
 
 def our_request(raw: bytes) -> RequestHead | None:

@@ -28,7 +28,7 @@ MANY = 1000
 MAPPINGS = [None, Mapping(b"/s/web", b"hub", b"kernel:8888")]
 SEEN_IN_RESPONSES = (b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"x-request-id")
 
-often = settings(max_examples=400, deadline=None)
+often = settings(max_examples=400)
 
 
 def forwarded(head: RequestHead, prefix: bytes) -> bytes:

@@ -79,10 +79,10 @@ class Executor:
 class Link:
     """Both ends, talking."""
 
-    def __init__(self, tables: TableEncoder | None = None) -> None:
+    def __init__(self, tables: TableEncoder | None = None, known: Table | None = None) -> None:
         self.ours, theirs = control_sockets()
         self.theirs = adopt_control(theirs)
-        self.end = supervisor_end(self.ours, tables or TableEncoder())
+        self.end = supervisor_end(self.ours, tables or TableEncoder(), known=known)
         self.client = ControlClient(self.end)
         self.executor = Executor()
         self.problem: ControlError | None = None
@@ -97,13 +97,15 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(tables: TableEncoder | None = None, *, serving: bool = True) -> AsyncGenerator[Link]:
-    link = Link(tables)
+async def linked(
+    tables: TableEncoder | None = None, *, serving: bool = True, known: Table | None = None
+) -> AsyncGenerator[Link]:
+    link = Link(tables, known)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(link.run)
             if serving:
-                await nursery.start(serve_commands, link.executor, forwarder_end(link.theirs))
+                await nursery.start(serve_commands, link.executor, forwarder_end(link.theirs, known=known))
             yield link
             await trio.aclose_forcefully(link.theirs)
             nursery.cancel_scope.cancel()
@@ -174,6 +176,27 @@ async def test_later_tables_arrive_as_what_changed(monkeypatch: pytest.MonkeyPat
         assert link.executor.table.routes == catalog.table.routes
         assert len(sent) == 2  # a part and its answer
         assert sum(sent) < 2000
+
+
+async def test_a_table_that_the_forwarder_knows_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog(["p"])
+    catalog.replace("p", routes(5000))
+    sent: list[int] = []
+    send = FrameStream.send
+
+    async def note(self: FrameStream, frame: bytes) -> None:
+        sent.append(len(frame))
+        await send(self, frame)
+
+    monkeypatch.setattr(FrameStream, "send", note)
+    async with linked(known=catalog.table) as link:
+        assert await link.client.ask(SetTable(catalog.table)) == Applied(catalog.version)
+        assert link.executor.table.routes == catalog.table.routes
+        catalog.change("p", remove=[("s7", "v")])
+        assert await link.client.ask(SetTable(catalog.table)) == Applied(catalog.version)
+        assert link.executor.table.routes == catalog.table.routes
+    assert len(sent) == 4
+    assert sum(sent) < 2000
 
 
 async def test_an_older_table_than_the_last_one_changes_nothing() -> None:

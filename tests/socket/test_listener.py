@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trioproxy.config.schema import CertificateConfig, ListenerConfig, TimeoutsConfig, TlsConfig
 from trioproxy.net.bind import bind_listener, url_of
@@ -153,6 +154,11 @@ async def test_after_many_connections_of_every_kind_open_files_are_as_before(aut
     pair = authority.issue("localhost")
     store = CertificateStore(TlsConfig(certificates=(CertificateConfig(cert=pair.cert, key=pair.key),)), tmp_path)
     context = ssl.create_default_context(cafile=str(authority.ca))
+    async with Server(bind_listener("127.0.0.1:0")).running() as first:  # with it comes what stays for the run
+        client = await trio.open_tcp_stream(*first.address)
+        assert await client.receive_some() == b"!"
+        await wait_all_tasks_blocked()
+        await client.aclose()
     before = open_files()
     server = Server(bind_listener("127.0.0.1:0"), certificates=store)
     async with server.running():

@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import signal
+import socket
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,14 +96,32 @@ def hurt(pid: int, number: signal.Signals) -> None:
 
 def speak_for(pid: int, data: bytes) -> None:
     """Send data over a forwarder's control channel as if it came from the forwarder. Raises OSError if not allowed."""
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    number = int(command[command.index(b"--control-fd") + 1])
     process = os.pidfd_open(pid)
     try:
-        copy = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, number, 0)
-        if copy < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        os.write(copy, data)
-        os.close(copy)
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if link.readlink().name.startswith("socket:"):
+                with _copy(process, int(link.name)) as sock:
+                    if _is_pair(sock) and _maker(sock) != pid:
+                        sock.send(data)
+                        return
     finally:
         os.close(process)
+    raise LookupError("it has no control channel")
+
+
+def _copy(process: int, number: int) -> socket.socket:
+    """A copy of another process's socket."""
+    copy = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, number, 0)
+    if copy < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return socket.socket(fileno=copy)
+
+
+def _is_pair(sock: socket.socket) -> bool:
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM and not listening
+
+
+def _maker(sock: socket.socket) -> int:
+    """The process that made a pair of sockets (unix(7), SO_PEERCRED)."""
+    return struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -285,10 +285,7 @@ async def test_a_supervisor_that_dies_at_once_leaves_no_forwarder_behind(tmp_pat
 async def test_a_forwarder_that_cannot_be_started_fails_the_start(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    # Found before the program's own in the child, which looks there first; the supervisor is past its imports.
-    (broken / "sitecustomize.py").write_text(
-        "import os, sys\nif 'trioproxy.process.child' in sys.orig_argv: os._exit(7)\n"
-    )
+    (broken / "sitecustomize.py").write_text("import os\nos.register_at_fork(after_in_child=lambda: os._exit(7))\n")
     with pytest.raises(EOFError, match="no forwarder could be started; one of them ended with exit code 7"):
         async with running_worker(tmp_path, TWO, environ={"PYTHONPATH": str(broken)}):
             pass

@@ -89,7 +89,7 @@ def totals(metrics: Metrics) -> dict[str, int]:
     return {name: service.requests["GET", 200] for name, service in metrics.services.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(), st.integers(5, 60))
 def test_no_sum_ever_falls_whatever_dies_and_however_many_services_there_are(seed: int, steps: int) -> None:
     chance = random.Random(seed)

@@ -19,6 +19,7 @@ from trioproxy.observe.logs import setup_logs
 from trioproxy.process.assemble import run_worker
 from trioproxy.process.demo import PATH, bind_demo, demo_route, serve_demo
 from trioproxy.process.inheritance import Inheritance
+from trioproxy.process.preparation import prepare
 from trioproxy.process.services import Service
 from trioproxy.process.sockets import Sockets
 from trioproxy.routing.route import Route
@@ -59,6 +60,7 @@ def _run(arguments: Namespace, inheritance: Inheritance | None) -> int:
         work = partial(
             run_worker,
             loaded,
+            stack.enter_context(prepare(loaded.config, inheritance)),
             reread=reread,
             environ=os.environ,
             ready=announce,

@@ -99,10 +99,10 @@ def _take(entries: Iterator[Entry]) -> list[Entry]:
 
 
 class TableAssembler:
-    """Puts parts together. `table` is the last one that was whole."""
+    """Puts parts together. `table` is the last one that was whole, to begin with the one that is `known`."""
 
-    def __init__(self) -> None:
-        self.table = Table.build((), version=0, synced=False)
+    def __init__(self, known: Table | None = None) -> None:
+        self.table = known or Table.build((), version=0, synced=False)
         self._draft: Draft | None = None
 
     def add(self, part: TablePart) -> Table | None:

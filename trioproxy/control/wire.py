@@ -51,15 +51,25 @@ def adopt_control(sock: socket.socket) -> DescriptorFrames:
     return DescriptorFrames(sock)
 
 
-def supervisor_end(frames: DescriptorFrames, tables: TableEncoder, copy: Copy = lambda _: None) -> SupervisorEnd:
-    """What the supervisor uses after the Hello. `tables` may be shared by all forwarders of one catalog."""
+def supervisor_end(
+    frames: DescriptorFrames, tables: TableEncoder, copy: Copy = lambda _: None, known: Table | None = None
+) -> SupervisorEnd:
+    """What the supervisor uses after the Hello. `tables` may be shared by all forwarders of one catalog.
+
+    `known` is a table of it that the forwarder has already.
+    """
     pulse = Pulse()
-    return SupervisorEnd(_CommandSender(frames, tables, pulse, copy), _AnswerReceiver(frames), pulse)
+    return SupervisorEnd(_CommandSender(frames, tables, pulse, copy, known), _AnswerReceiver(frames), pulse)
 
 
-def forwarder_end(frames: DescriptorFrames, arrivals: Arrivals | None = None) -> ForwarderEnd:
-    """What the forwarder uses after its Hello. Sockets that come with a command are in `arrivals` before it is."""
-    return ForwarderEnd(_CommandReceiver(frames, arrivals or Arrivals()), _AnswerSender(frames))
+def forwarder_end(
+    frames: DescriptorFrames, arrivals: Arrivals | None = None, known: Table | None = None
+) -> ForwarderEnd:
+    """What the forwarder uses after its Hello. Sockets that come with a command are in `arrivals` before it is.
+
+    `known` is the table that it has already, if the supervisor counts on that.
+    """
+    return ForwarderEnd(_CommandReceiver(frames, arrivals or Arrivals(), known), _AnswerSender(frames))
 
 
 async def send_start(frames: DescriptorFrames, start: Start, copy: Copy) -> None:
@@ -95,12 +105,14 @@ def lean(config: Config) -> Config:
 
 
 class _CommandSender(trio.abc.SendChannel[Command]):
-    def __init__(self, frames: DescriptorFrames, tables: TableEncoder, pulse: Pulse, copy: Copy) -> None:
+    def __init__(
+        self, frames: DescriptorFrames, tables: TableEncoder, pulse: Pulse, copy: Copy, sent: Table | None
+    ) -> None:
         self._frames = frames
         self._copy = copy
         self._tables = tables
         self._pulse = pulse
-        self._sent: Table | None = None
+        self._sent = sent
 
     async def send(self, value: Command) -> None:
         match value:
@@ -148,10 +160,10 @@ class _AnswerReceiver(trio.abc.ReceiveChannel[Answer]):
 
 
 class _CommandReceiver(trio.abc.ReceiveChannel[Command]):
-    def __init__(self, frames: DescriptorFrames, arrivals: Arrivals) -> None:
+    def __init__(self, frames: DescriptorFrames, arrivals: Arrivals, known: Table | None) -> None:
         self._frames = frames
         self._arrivals = arrivals
-        self._tables = TableAssembler()
+        self._tables = TableAssembler(known)
         self._gone: list[Route] = []
         """Routes of the table before, once all of them were sent anew: the last to refer to them is this list."""
 

@@ -18,11 +18,10 @@ from trioproxy.http1.target import valid_host
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 # Possessive throughout: a head that does not fit is found so in one pass.
-_FIELDS = rb"(?:\r\n" + _TOKEN + rb": [!-~\x80-\xff][\t -~\x80-\xff]*+)*+"
+_FIELDS = rb"(?:\r\n" + _TOKEN + rb": [!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ]))*+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") (/[!\"$-~]*+) HTTP/1\.1")
 _REQUEST_FIELDS = re.compile(_FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?+(" + _FIELDS + rb")\r\n\r\n")
-_TRAILING_BLANK = re.compile(rb"[ \t](?:\r|\Z)")
 
 # Looked for in lower case. Of a response's fields also those that a route may have to map are told.
 _IN_REQUESTS = re.compile(
@@ -50,6 +49,9 @@ _ODD_IN_RESPONSES: Final = _ODD_IN_REQUESTS - {b"transfer-encoding", b"keep-aliv
 _KEPT_IN_REQUESTS: Final = frozenset({b"host", b"content-length"})
 _DROPPED_FROM_RESPONSES: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+
+MAX_REMEMBERED: Final = 2048
+"""Bytes of a response head that is kept for the case that it comes again."""
 
 Special = Mapping[bytes, list[bytes]]
 
@@ -101,7 +103,7 @@ def canonical_request(raw: bytes, *, header_count: int) -> RequestHead | None:
 
 
 def _take_fields(block: bytes) -> _Taken | None:
-    if not _REQUEST_FIELDS.fullmatch(block) or _TRAILING_BLANK.search(block):
+    if not _REQUEST_FIELDS.fullmatch(block):
         return None
     special: dict[bytes, list[bytes]] = {}
     plain, at = b"", 0
@@ -124,13 +126,36 @@ def _take_fields(block: bytes) -> _Taken | None:
     return _Taken(block.count(b"\r"), special, plain + block[at:] if at else block, framing, keep_alive, host[0])
 
 
+class ResponseLane:
+    """Takes apart the response heads of one connection to a backend.
+
+    One that comes again, as to a page that polls, is not looked at anew; nor is what it was taken apart into changed.
+    """
+
+    __slots__ = ("_head", "_method", "_raw")
+
+    def __init__(self) -> None:
+        self._raw = b""
+        self._method = b""
+        self._head: ResponseHead | None = None
+
+    def take(self, raw: bytes, *, method: bytes, header_count: int) -> ResponseHead | None:
+        """As `canonical_response`. The same `header_count` counts as long as the heads are the same."""
+        if raw == self._raw and method == self._method:
+            return self._head
+        head = canonical_response(raw, method=method, header_count=header_count)
+        if len(raw) <= MAX_REMEMBERED:
+            self._raw, self._method, self._head = raw, method, head
+        return head
+
+
 def canonical_response(raw: bytes, *, method: bytes, header_count: int) -> ResponseHead | None:
     """Take a complete response head apart; None when this lane declines it. `method` is that of the request."""
     found = _RESPONSE.fullmatch(raw)
     if found is None:
         return None
     digits, reason, block = found.groups()
-    if block.count(b"\r") > header_count or _TRAILING_BLANK.search(block):
+    if block.count(b"\r") > header_count:
         return None
     special: dict[bytes, list[bytes]] = {}
     plain, at = b"", 0

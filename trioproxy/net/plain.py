@@ -13,6 +13,7 @@ from typing import NoReturn
 import trio
 
 from trioproxy.net.lent import Lent, lent
+from trioproxy.net.readiness import Readiness
 
 CALLS_IN_A_ROW = 16
 """Calls that may return at once before one lets other tasks run, and looks for a cancellation."""
@@ -33,6 +34,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
     __slots__ = (
         "_left",
         "_lent",
+        "_readiness",
         "_sending",
         "sock",
     )
@@ -42,6 +44,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
         self._left = CALLS_IN_A_ROW
         self._sending = False  # and waiting in it
         self._lent: Lent | None = None
+        self._readiness = Readiness(sock)
 
     @classmethod
     def adopt(cls, stream: trio.SocketStream) -> PlainStream:
@@ -51,24 +54,37 @@ class PlainStream(trio.abc.HalfCloseableStream):
         sock.setblocking(False)
         return cls(sock)
 
+    @property
+    def quiet(self) -> bool | None:
+        """Whether a read would have to wait, as of when the kernel was last heard; None = not known."""
+        return self._readiness.quiet
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes, at once when they are there; b"" at the end. Raises as trio's streams do."""
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
-        if self._left:
+        self._readiness.readable = True  # perhaps
+        return await self.receive_later(max_bytes or RECEIVE)
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """As `receive_some`, for bytes that can hardly be there yet: does not look for them before it was told."""
+        readiness = self._readiness
+        while True:
             try:
-                data = self.sock.recv(max_bytes or RECEIVE)
+                if not readiness.readable or not self._left:
+                    await readiness.wait_readable()
+                    self._left = CALLS_IN_A_ROW
+                self._left -= 1
+                readiness.readable = readiness.ended
+                data = self.sock.recv(max_bytes)
             except BlockingIOError:
-                pass
-            except OSError as exc:
-                await trio.lowlevel.checkpoint()
+                readiness.readable = readiness.ended = False
+            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
                 self._raise(exc)
             else:
-                self._left -= 1
+                if len(data) == max_bytes:
+                    readiness.readable = True
                 return data
-        else:
-            await self._breathe()
-        return await self.receive_later(max_bytes or RECEIVE)
 
     def receive_now(self, max_bytes: int) -> memoryview | None:
         """The next bytes if they are there; None when one has to wait. Raises as `receive_some`.
@@ -78,13 +94,19 @@ class PlainStream(trio.abc.HalfCloseableStream):
         """
         if not self._left:
             return None
+        readiness = self._readiness
         shared = self._lent or lent()
+        room = min(max_bytes, shared.room)
+        readiness.readable = readiness.ended
         try:
-            count = self.sock.recv_into(shared.buffer, min(max_bytes, shared.room))
+            count = self.sock.recv_into(shared.buffer, room)
         except BlockingIOError:
+            readiness.readable = readiness.ended = False
             return None
         except OSError as exc:
             self._raise(exc)
+        if count == room:
+            readiness.readable = True
         self._lent = shared
         self._left = max(0, self._left - 1 - count // RECEIVE)
         return shared.buffer[:count]
@@ -93,26 +115,16 @@ class PlainStream(trio.abc.HalfCloseableStream):
         """As `receive_now`, but wait: first, and then read. Cancelling it loses nothing."""
         data: memoryview | None = None
         while data is None:
-            try:
-                await trio.lowlevel.wait_readable(self.sock)
-            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
-                self._raise(exc)
-            self._left = CALLS_IN_A_ROW
+            await self._wait_readable()
             data = self.receive_now(max_bytes)
         return data
 
-    async def receive_later(self, max_bytes: int) -> bytes:
-        """As `receive_some`, for bytes that can hardly be there yet: waits first, and then reads."""
-        sock = self.sock
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(sock)
-                self._left = CALLS_IN_A_ROW
-                return sock.recv(max_bytes)
-            except BlockingIOError:
-                continue  # someone else was told as well, or the checksum was wrong
-            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
-                self._raise(exc)
+    async def _wait_readable(self) -> None:
+        try:
+            await self._readiness.wait_readable()
+        except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
+            self._raise(exc)
+        self._left = CALLS_IN_A_ROW
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, at once as far as the socket takes it. Raises as trio's streams do."""
@@ -174,17 +186,19 @@ class PlainStream(trio.abc.HalfCloseableStream):
     async def _send_rest(self, data: memoryview) -> None:
         while data:
             await self.wait_send_all_might_not_block()
+            self._readiness.writable = False
             try:
                 data = data[self.sock.send(data) :]
             except BlockingIOError:
                 continue
             except OSError as exc:
                 self._raise(exc)
+        self._readiness.writable = True  # nobody will say so: it never came to a halt
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""
         try:
-            await trio.lowlevel.wait_writable(self.sock)
+            await self._readiness.wait_writable()
         except (OSError, ValueError) as exc:
             self._raise(exc)
         self._left = CALLS_IN_A_ROW
@@ -202,7 +216,7 @@ class PlainStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Close the socket. Who waits on it gets ClosedResourceError."""
         if self.sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self.sock)
+            self._readiness.close()
             self.sock.close()
         await trio.lowlevel.checkpoint()
 

@@ -39,6 +39,11 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         """How many pushed-back bytes wait to be read again."""
         return len(self._prefix)
 
+    @property
+    def quiet(self) -> bool | None:
+        """As `PlainStream.quiet`; None also for any other stream."""
+        return None if self._plain is None else not self._prefix and self._plain.quiet
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return pushed-back bytes, else what the inner stream has; b"" at its end. Always a checkpoint.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from trioproxy.errors import ProxyError, Retry
 
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""RFC 9110 §9.2.1, less TRACE, which is not served."""
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 """RFC 9110 §9.2.2, less TRACE, which is not served."""
 

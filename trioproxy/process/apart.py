@@ -23,12 +23,13 @@ from trioproxy.net.loads import Loads
 from trioproxy.observe.logs import setup_logs
 from trioproxy.process.forwarder import run_forwarder
 from trioproxy.process.traffic import Crew, Traffic, wants_certificates
+from trioproxy.routing.table import Table
 
 _LOG = logging.getLogger("trioproxy.process.apart")
 
 
-async def forward_apart(control: socket.socket) -> int:
-    """Forward until drained; the exit code. Takes over the socket to the supervisor."""
+async def forward_apart(control: socket.socket, table: Table | None = None) -> int:
+    """Forward until drained; the exit code. Takes over the socket to the supervisor, which knows of the `table`."""
     frames = adopt_control(control)
     arrivals = Arrivals()
     try:
@@ -45,7 +46,7 @@ async def forward_apart(control: socket.socket) -> int:
     log(start.config)
     crashed = False
     try:
-        await _forward(frames, start, arrivals, log)
+        await _forward(frames, start, arrivals, log, table)
     except* Exception:  # noqa: BLE001 - a bug: said in the log's own words, and the exit code tells the supervisor
         crashed = True
         _LOG.exception("the forwarder crashed")
@@ -57,7 +58,11 @@ def _set_up_logs(index: int, config: Config) -> None:
 
 
 async def _forward(
-    frames: DescriptorFrames, start: Start, arrivals: Arrivals, applied: Callable[[Config], None]
+    frames: DescriptorFrames,
+    start: Start,
+    arrivals: Arrivals,
+    applied: Callable[[Config], None],
+    table: Table | None,
 ) -> None:
     config = start.config
     loads = Loads(start.loads, start.forwarders, mine=start.index)
@@ -72,7 +77,7 @@ async def _forward(
     settings = SetConfig(config, start.listeners)
     crew = Crew(start.forwarders, loads)
     traffic = Traffic(settings, arrivals, certificates=certificates, crew=crew, applied=applied)
-    end = forwarder_end(frames, arrivals)
+    end = forwarder_end(frames, arrivals, table)
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(run_forwarder, traffic, [traffic.doors], end, grace=lambda: traffic.grace))
         # When the supervisor is gone already, the forwarder finds that by itself.

@@ -16,7 +16,6 @@ import trio
 
 from trioproxy.config.loader import Loaded
 from trioproxy.config.schema import Config, StickyConfig
-from trioproxy.control.collector import many_objects
 from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
 from trioproxy.net.certificates import CertificateStore
@@ -30,32 +29,29 @@ from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
 from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
+from trioproxy.process.preparation import DATABASE, Prepared
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.recruit import Crowd, gathering, launching, make_slots
 from trioproxy.process.services import Service
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
 from trioproxy.process.sockets import Sockets, bind_all
-from trioproxy.process.sources import PRIORITY, Sources
-from trioproxy.process.state import Held, management_token, state_directory, sticky_secret
+from trioproxy.process.sources import Sources
+from trioproxy.process.state import sticky_secret
 from trioproxy.process.succession import Succession
 from trioproxy.process.supervisor import Supervisor
 from trioproxy.process.traffic import wants_certificates
 from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.worker import RunningWorker
-from trioproxy.process.writes import PROVIDER, Writes
+from trioproxy.process.writes import Writes
 from trioproxy.providers.store import RouteStore
-from trioproxy.routing.catalog import Catalog
-from trioproxy.routing.route import Route
-
-DATABASE = "routes.sqlite3"
-"""File of the API-set routes, in the state directory."""
 
 _LOG = logging.getLogger("trioproxy.process.assemble")
 
 
 async def run_worker(
     loaded: Loaded,
+    prepared: Prepared,
     *,
     reread: Callable[[], Loaded],
     environ: Mapping[str, str],
@@ -68,6 +64,7 @@ async def run_worker(
 
     Args:
         loaded: the configuration to start with.
+        prepared: what `prepare` made of it.
         reread: reads it again, for a reload.
         environ: where the service manager says how to reach it.
         ready: called once everything works.
@@ -82,38 +79,35 @@ async def run_worker(
     config = loaded.config
     for warning in loaded.warnings:
         _LOG.warning(warning)
-    inherited_state = inheritance.state if inheritance is not None else None
     inherited_sockets = inheritance.sockets if inheritance is not None else None
-    with state_directory(config.worker.state_dir, inherited_state) as state, ExitStack() as stack:
-        state_dir = state.path
-        token = management_token(config.management, state_dir)
-        config = with_secret(loaded, state_dir).config
-        async with await RouteStore.open(state_dir / DATABASE, suspended=inheritance is not None) as store:
+    state_dir = prepared.state.path
+    config = with_secret(loaded, state_dir).config
+    with ExitStack() as stack:
+        async with (
+            gathering(config, prepared.loads, prepared.ahead) as crowd,
+            await RouteStore.open(state_dir / DATABASE, suspended=inheritance is not None) as store,
+        ):
             sockets = stack.enter_context(closing(await trio.to_thread.run_sync(bind_all, config, inherited_sockets)))
-            # What takes time comes after that: the forwarders start meanwhile.
-            async with gathering(config) as crowd:
-                wanted = wants_certificates(config)
-                open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
-                certificates = await trio.to_thread.run_sync(open_certificates)
-                await trio.to_thread.run_sync(_check_access_log, config.log.access)
-                supervisor = _assemble(
-                    config,
-                    stack=stack,
-                    state=state,
-                    store=store,
-                    routes=await store.load() if inheritance is None else None,
-                    certificates=certificates,
-                    sockets=sockets,
-                    crowd=crowd,
-                    token=token,
-                    reread=lambda: with_secret(reread(), state_dir),
-                    notifier=Notifier(environ),
-                    ready=ready,
-                    companions=companions,
-                    inheritance=inheritance,
-                    no_upgrade=no_upgrade,
-                )
-                return await supervisor.run()
+            wanted = wants_certificates(config)
+            open_certificates = partial(CertificateStore, config.tls, state_dir, wanted=wanted)
+            certificates = await trio.to_thread.run_sync(open_certificates)
+            await trio.to_thread.run_sync(_check_access_log, config.log.access)
+            supervisor = _assemble(
+                config,
+                stack=stack,
+                prepared=prepared,
+                store=store,
+                certificates=certificates,
+                sockets=sockets,
+                crowd=crowd,
+                reread=lambda: with_secret(reread(), state_dir),
+                notifier=Notifier(environ),
+                ready=ready,
+                companions=companions,
+                inheritance=inheritance,
+                no_upgrade=no_upgrade,
+            )
+            return await supervisor.run()
 
 
 def with_secret(loaded: Loaded, state_dir: Path) -> Loaded:
@@ -146,13 +140,11 @@ def _assemble(
     config: Config,
     *,
     stack: ExitStack,
-    state: Held,
+    prepared: Prepared,
     store: RouteStore,
-    routes: list[Route] | None,
     certificates: CertificateStore,
     sockets: Sockets,
     crowd: Crowd | None,
-    token: str,
     reread: Callable[[], Loaded],
     notifier: Notifier,
     ready: Callable[[Sockets], None],
@@ -163,7 +155,7 @@ def _assemble(
     lifecycle = Lifecycle()
     events = EventLog()
     marks = Marks()
-    catalog = Catalog(PRIORITY, version=store.version)
+    catalog = prepared.catalog
     ledger = Ledger(lambda: catalog.table)
     gate = trio.Event()
 
@@ -177,9 +169,8 @@ def _assemble(
     fleet = Fleet(make_slots(config, launch, standing, ledger, events, gate), ledger)
     publisher = Publisher(catalog, fleet, store)
     intake = Intake(catalog, publisher, events, marks=marks)
-    if routes is not None:
-        with many_objects():
-            intake.take(catalog.plan_replace(PROVIDER, routes))
+    if prepared.stored is not None:
+        intake.take(prepared.stored)
     sources = Sources(intake, config.routes, config.providers.file)
     settings = Settings(
         config,
@@ -197,7 +188,7 @@ def _assemble(
         from trioproxy.management.app import create_app  # noqa: PLC0415 - see _import_management
         from trioproxy.management.server import serve_management  # noqa: PLC0415
 
-        app = create_app(worker, token=token)
+        app = create_app(worker, token=prepared.token)
         # A copy, which it closes: the socket itself stays open for whoever serves next.
         sock = sockets.management.dup()
         await serve_management(app, sock, shutdown_trigger=shutdown_trigger, task_status=task_status)
@@ -210,7 +201,9 @@ def _assemble(
         marks=marks,
         events=events,
         notifier=notifier,
-        bequeath=lambda environ, channel: bequeath(environ, channel, sockets, settings.config.management.bind, state),
+        bequeath=lambda environ, channel: bequeath(
+            environ, channel, sockets, settings.config.management.bind, prepared.state
+        ),
         quiet=settings.frozen,
         status=lambda: settings.summary,
         forbidden=no_upgrade,

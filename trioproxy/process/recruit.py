@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Generator
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -13,16 +14,19 @@ import trio
 from trioproxy.config.schema import Config
 from trioproxy.control.channel import ForwarderEnd
 from trioproxy.control.messages import Command, SetConfig
+from trioproxy.control.wire import adopt_control
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.net.loads import Loads
 from trioproxy.process.events import EventLog
+from trioproxy.process.forked import Forked
 from trioproxy.process.forwarder import run_forwarder
 from trioproxy.process.launch import Launch, LocalLaunch
 from trioproxy.process.ledger import Ledger
-from trioproxy.process.reserve import Reserve
+from trioproxy.process.reserve import Recruit, Reserve
 from trioproxy.process.slot import Slot
 from trioproxy.process.sockets import Sockets
 from trioproxy.process.spawn import ProcessLaunch
+from trioproxy.routing.table import Table
 
 
 def count_processes(wanted: Literal["auto"] | int) -> int:
@@ -41,6 +45,14 @@ class _Copies:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Forwarders that were forked, which wait for their Start at the other ends of these sockets, and their table."""
+
+    children: Sequence[tuple[Forked, socket.socket]]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Crowd:
     """What forwarder processes have in common. `loads` is a descriptor of the memory of `Loads`."""
 
@@ -49,19 +61,15 @@ class Crowd:
 
 
 @asynccontextmanager
-async def gathering(config: Config) -> AsyncGenerator[Crowd | None]:
-    """Start the forwarder processes of a worker ahead; None if it has none. Raises OSError."""
-    processes = count_processes(config.worker.processes)
-    if processes == 0:
+async def gathering(config: Config, loads: int | None, ahead: Ahead) -> AsyncGenerator[Crowd | None]:
+    """Have the forwarder processes of a worker ready, those that were forked and else new ones; None if it has none."""
+    if loads is None:
         yield None
         return
-    loads = Loads.create(processes)
-    try:
-        async with Reserve([loads]) as reserve:
-            await reserve.fill(processes)
-            yield Crowd(reserve, loads)
-    finally:
-        os.close(loads)
+    forked = [Recruit(child, adopt_control(control), ahead.table) for child, control in ahead.children]
+    async with Reserve([loads], forked) as reserve:
+        await reserve.fill(count_processes(config.worker.processes))
+        yield Crowd(reserve, loads)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Forwarder processes started ahead: while one imports what it needs, the supervisor reads its routes."""
+"""Forwarder processes: those that were forked ahead of need, and those that are started when it comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
+from typing import Protocol
 
 import trio
 
@@ -16,6 +17,7 @@ import trioproxy
 from trioproxy.control.descriptors import DescriptorFrames
 from trioproxy.control.wire import control_sockets
 from trioproxy.errors import ControlError
+from trioproxy.routing.table import Table
 
 GONE_SECONDS = 5.0
 """How long a killed process may take to be gone; only one that hangs in the kernel takes any time."""
@@ -23,12 +25,35 @@ GONE_SECONDS = 5.0
 _LOG = logging.getLogger("trioproxy.process.reserve")
 
 
+class Process(Protocol):
+    """A child process, as far as it is looked after here; see trio.Process."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, once it was waited for."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    async def wait(self) -> int:
+        """How it ended, once it has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Recruit:
-    """A process that waits for its Start, and the way to it."""
+    """A process that waits for its Start, and the way to it. `known` is the table that it has already."""
 
-    process: trio.Process
+    process: Process
     frames: DescriptorFrames
+    known: Table | None = None
 
     async def dismiss(self) -> None:
         """Kill it and wait until it is gone. Callers in a hurry to end shield it, for `GONE_SECONDS`."""
@@ -38,11 +63,11 @@ class Recruit:
 
 
 class Reserve(trio.abc.AsyncResource):
-    """Starts processes, which get `passed` descriptors, and has some ready. Closing ends those that nobody took."""
+    """Has some processes ready, and starts others, which get `passed` descriptors. Closing ends those nobody took."""
 
-    def __init__(self, passed: Sequence[int]) -> None:
+    def __init__(self, passed: Sequence[int], ready: Sequence[Recruit] = ()) -> None:
         self._passed = tuple(passed)
-        self._ready: list[Recruit] = []
+        self._ready = list(ready)
 
     async def fill(self, count: int) -> None:
         """Have so many ready, as far as they can be started: whoever takes one learns why it cannot."""

@@ -53,7 +53,7 @@ class ProcessLaunch:
         try:
             settings = self._settings()
             await self._greet(recruit, index, settings)
-            end = supervisor_end(recruit.frames, self._tables, self._copy)
+            end = supervisor_end(recruit.frames, self._tables, self._copy, recruit.known)
             task_status.started(Running(process.pid, end, settings, process.kill))
             return how_it_ended(await process.wait())
         finally:

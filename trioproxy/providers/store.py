@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from trioproxy.control.collector import many_objects
 from trioproxy.errors import ProviderError
 from trioproxy.providers.database import migrate, open_database, provider_errors, transaction
 from trioproxy.routing.compact import compact
+from trioproxy.routing.plain import read_plain
 from trioproxy.routing.route import Route, RouteKey
 
 _LOG = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ class RouteStore(trio.abc.AsyncResource):
         the file cannot be read.
         """
         with many_objects():
-            return await self._run(self._load)
+            return await self._run(partial(_load, self._connection, self._path))
 
     async def apply(self, *, upsert: Sequence[Route], remove: Sequence[RouteKey], version: int) -> None:
         """Change routes, `remove` first and then `upsert`, and note the table version; all or nothing.
@@ -151,24 +153,36 @@ class RouteStore(trio.abc.AsyncResource):
         rows = ((route.session_id, route.service, _to_json(route)) for route in routes)
         self._connection.executemany("INSERT OR REPLACE INTO routes VALUES (?, ?, ?)", rows)
 
-    def _load(self) -> list[Route]:
-        routes: list[Route] = []
-        skipped = 0
-        with provider_errors(self._path):
-            for session_id, service, text in self._connection.execute("SELECT session_id, service, route FROM routes"):
-                try:
-                    routes.append(_from_json(session_id, service, text))
-                except ValueError as error:
-                    skipped += 1
-                    key = b"/".join((session_id, service)).decode(errors="replace")
-                    if skipped <= MAX_LOGGED:
-                        self._warn("a stored route is skipped, and kept on disk", route=key, error=str(error))
-        if skipped > MAX_LOGGED:
-            self._warn("more stored routes are skipped, and kept on disk", count=skipped - MAX_LOGGED)
-        return routes
 
-    def _warn(self, message: str, **details: object) -> None:
-        _LOG.warning(message, extra={"file": str(self._path), **details})
+def read_store(path: Path) -> tuple[list[Route], int]:
+    """All routes of a store and its version, as `load` and `version` tell them, where there is no event loop.
+
+    The store is made when it is missing, and closed in the end. Raises ProviderError as `open` and `load` do.
+    """
+    connection, version = _open(path, migrated=True)
+    with closing(connection):
+        return _load(connection, path), version
+
+
+def _load(connection: sqlite3.Connection, path: Path) -> list[Route]:
+    routes: list[Route] = []
+    skipped = 0
+    with provider_errors(path):
+        for session_id, service, text in connection.execute("SELECT session_id, service, route FROM routes"):
+            try:
+                routes.append(_from_json(session_id, service, text))
+            except ValueError as error:
+                skipped += 1
+                key = b"/".join((session_id, service)).decode(errors="replace")
+                if skipped <= MAX_LOGGED:
+                    _warn(path, "a stored route is skipped, and kept on disk", route=key, error=str(error))
+    if skipped > MAX_LOGGED:
+        _warn(path, "more stored routes are skipped, and kept on disk", count=skipped - MAX_LOGGED)
+    return routes
+
+
+def _warn(path: Path, message: str, **details: object) -> None:
+    _LOG.warning(message, extra={"file": str(path), **details})
 
 
 def _open(path: Path, *, migrated: bool) -> tuple[sqlite3.Connection, int]:
@@ -197,10 +211,11 @@ def _to_json(route: Route) -> str:
 
 def _from_json(session_id: bytes, service: bytes, text: bytes) -> Route:
     try:
-        route = Route.model_validate_json(text)
+        # Compact before the next one is read, so that both forms of all of them are never there at once.
+        route = read_plain(text) or compact(Route.model_validate_json(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
     if (route.session_id.encode(), route.service.encode()) != (session_id, service):
         raise ValueError(f"it calls itself {route.session_id}/{route.service}")
-    return compact(route)  # before the next one is read, so that both forms of all of them are never there at once
+    return route

@@ -16,17 +16,18 @@ from dataclasses import dataclass
 import trio
 
 from trioproxy.errors import ProxyError
-from trioproxy.http1.canonical import RequestLane, canonical_response
+from trioproxy.http1.canonical import RequestLane
 from trioproxy.http1.forward import mapped_response_head, request_head
 from trioproxy.http1.framing import Coding
 from trioproxy.http1.rewrite import MAPPED
 from trioproxy.observe.access_log import RequestRecord
 from trioproxy.policy.access import check_access
+from trioproxy.policy.retry import SAFE
 from trioproxy.proxy.begun import Begun, note_bug
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
-from trioproxy.proxy.request import Opener
+from trioproxy.proxy.request import Opener, Request
 from trioproxy.proxy.router import Match
 from trioproxy.proxy.stickiness import wish_of
 from trioproxy.proxy.upstream import Upstream
@@ -138,7 +139,7 @@ class Express:
         plane, live, request = self._plane, self._live, begun.request
         waits = begun.waits
         lease = begun.lease = plane.balancer.pick(begun.stats, (), begun.wish)
-        upstream = begun.upstream = await self._upstream(lease.backend, request.record, waits)
+        upstream = begun.upstream = await self._upstream(lease.backend, request, waits)
         raw_head = request_head(
             request.head,
             target=begun.match.target,
@@ -171,11 +172,12 @@ class Express:
             self._plane.watch.expect(self._live, waits.response_head, trio.current_time())
             await upstream.send(memoryview(data)[sent:])
 
-    async def _upstream(self, backend: Backend, record: RequestRecord, waits: Waits) -> Upstream:
+    async def _upstream(self, backend: Backend, request: Request, waits: Waits) -> Upstream:
+        record = request.record
         record.backend, self._live.backend_key = backend.id, backend.key
         record.wait_seconds = 0.0
         pool = self._plane.pool
-        upstream = pool.take(backend)
+        upstream = pool.take(backend, sure=request.head.method not in SAFE or bool(request.early))
         if upstream is None:
             began = trio.current_time()
             self._plane.watch.expect(self._live, 0, began)  # the pool keeps its own time
@@ -195,7 +197,7 @@ class Express:
         end = data.find(b"\r\n\r\n") + 4
         if not 4 < end <= limits.head_bytes:
             return None
-        head = canonical_response(data[:end], method=request.head.method, header_count=limits.header_count)
+        head = upstream.lane.take(data[:end], method=request.head.method, header_count=limits.header_count)
         if head is None or head.framing.length != len(data) - end or head.framing.coding not in _COUNTED:
             return None
         self.closing = not request.head.keep_alive or plane.drain.active

@@ -46,11 +46,11 @@ class _Room:
     def unused(self) -> bool:
         return not (self.idle or self.leased or self.dialing or self.waiters)
 
-    def take_idle(self, now: float, dead: list[Upstream]) -> Upstream | None:
+    def take_idle(self, now: float, dead: list[Upstream], *, sure: bool) -> Upstream | None:
         """The newest usable idle connection; those found unusable on the way go to `dead`."""
         while self.idle:
             upstream = self.idle.pop()
-            if upstream.usable(now):
+            if upstream.usable(now, sure=sure):
                 self.leased += 1
                 return upstream
             dead.append(upstream)
@@ -79,13 +79,16 @@ class Pool:
         self._died = trio.Event()
         self._closed = False
 
-    def take(self, backend: Backend) -> Upstream | None:
-        """A kept connection to the backend, if there is a usable one; else `acquire` one."""
+    def take(self, backend: Backend, *, sure: bool = True) -> Upstream | None:
+        """A kept connection to the backend, if there is a usable one; else `acquire` one.
+
+        `sure`: ask the kernel whether it is still there. Who can send its request again may spare that.
+        """
         room = self._rooms.get(backend.key)
         if room is None or not room.idle:
             return None
         dead: list[Upstream] = []
-        upstream = room.take_idle(trio.current_time(), dead)
+        upstream = room.take_idle(trio.current_time(), dead, sure=sure)
         if dead:
             self._bury(dead)
         return upstream

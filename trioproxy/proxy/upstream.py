@@ -9,6 +9,7 @@ from typing import TypeVar
 import trio
 
 from trioproxy.errors import StaleConnection, UpstreamClosed, UpstreamError
+from trioproxy.http1.canonical import ResponseLane
 from trioproxy.http1.framing import Piece
 from trioproxy.http1.head import ResponseHead
 from trioproxy.net.prefixed import PrefixedStream
@@ -27,6 +28,7 @@ class Upstream:
         "keep_seconds",
         "kept",
         "key",
+        "lane",
         "silent",
         "stream",
     )
@@ -34,15 +36,22 @@ class Upstream:
     def __init__(self, stream: trio.abc.Stream, key: str) -> None:
         self.stream = PrefixedStream(stream)
         self.key = key
+        self.lane = ResponseLane()
         self.kept = False  # served a request before
         self.silent = True  # no byte came back since the current request was sent
         self.keep_seconds: float | None = None  # what the backend said in Keep-Alive: timeout=
         self._expires = 0.0
         self._readable = readable_probe(stream)
 
-    def usable(self, now: float) -> bool:
-        """Whether a parked connection may serve again: not expired, and nothing readable, which could only be EOF."""
-        return now < self._expires and not self.stream.pending and not self._readable()
+    def usable(self, now: float, *, sure: bool = True) -> bool:
+        """Whether a parked connection may serve again: not expired, and nothing readable, which could only be EOF.
+
+        Who is not `sure` may take it for alive when it died since the kernel was last heard, some milliseconds ago.
+        """
+        if now >= self._expires:
+            return False
+        quiet = None if sure else self.stream.quiet
+        return quiet if quiet is not None else not self.stream.pending and not self._readable()
 
     def heed(self, head: ResponseHead) -> None:
         """Remember how long the backend said it would keep the connection."""
@@ -84,7 +93,13 @@ class Upstream:
 
     async def receive_later(self, max_bytes: int) -> bytes:
         """As `receive`, for an answer that can hardly be there yet."""
-        return await self._received(self.stream.receive_later(max_bytes))
+        try:
+            data = await self.stream.receive_later(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._closed("reset the connection") from exc
+        if data:
+            self.silent = False
+        return data
 
     def receive_now(self, max_bytes: int) -> memoryview | None:
         """The next bytes if they are there, of use until the next checkpoint. Raises as `receive`."""

@@ -127,9 +127,10 @@ class Catalog:
         held = next_held.finish()
         layers = [layer for layer in (self._held | {provider: held}).values() if layer]
         alone = len(layers) == 1 and layers[0] is held
-        upsert: dict[RouteKey, Route] = {}
+        fresh = alone and not base.routes
+        upsert: dict[RouteKey, Route] = added if fresh else {}
         remove: list[RouteKey] = []
-        for key in (*removed, *added):
+        for key in () if fresh else (*removed, *added):
             route = (
                 added.get(key)
                 if alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trioproxy.routing.assembly import share, slim
+from trioproxy.routing.assembly import Given, slim
 from trioproxy.routing.route import Route
 
 _no_metadata: dict[str, Any] = {}
@@ -12,8 +12,7 @@ _no_metadata: dict[str, Any] = {}
 
 def compact(route: Route) -> Route:
     """An equal route that shares with others what it can, or the same one if it does already."""
-    given = route.__pydantic_fields_set__
-    if share(given) is given:
+    if type(route.__pydantic_fields_set__) is Given:
         return route
     made = slim(route)
     object.__setattr__(made, "backends", tuple([slim(one) for one in route.backends]))
