@@ -212,6 +212,10 @@ class ConnectFailed(UpstreamError):
     retry = Retry.UNSENT
 
 
+class RefusedBefore(ConnectFailed):
+    """Not dialled, because the backend refused a moment ago (`pool.refused_for`): no new evidence against it."""
+
+
 class ConnectTimeout(UpstreamError):
     """The backend did not accept a connection within `timeouts.connect`."""
 
@@ -246,6 +250,20 @@ class ResponseTimeout(UpstreamError):
 
     code = "response_timeout"
     status = 504
+
+
+class TryTimeout(ResponseTimeout):
+    """No response head within `retry.per_try`, when another backend could be tried."""
+
+    retry = Retry.IDEMPOTENT
+
+
+class AnswerRefused(UpstreamError):
+    """The backend answered with one of `retry.statuses`, and another one is asked instead."""
+
+    code = "upstream_status"
+    status = 502
+    retry = Retry.IDEMPOTENT
 
 
 class BodyTruncated(UpstreamError):

@@ -204,8 +204,8 @@ async def test_a_body_larger_than_replay_bytes_is_not_sent_again(autojump_clock:
         assert (await client.read_response()).status == 502
 
 
-async def test_a_body_of_which_more_was_taken_is_not_sent_again(autojump_clock: MockClock) -> None:
-    async with scene() as (harness, backend):
+async def test_a_body_of_which_more_than_replay_bytes_was_taken_is_not_sent_again(autojump_clock: MockClock) -> None:
+    async with scene({"retry": {"replay_bytes": 3}}) as (harness, backend):
         client, served, _ = await exchange(harness, backend)
         await client.send(get(method="PUT", fields=b"Content-Length: 4\r\n") + b"bo")
         assert await begun(served, 2) == b"bo"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,10 +37,12 @@ def chunks(*pieces: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def proxy(config: Mapping[str, Any] | None = None) -> AsyncGenerator[Harness]:
+async def proxy(
+    config: Mapping[str, Any] | None = None, *, rng: Callable[[], float] = random.random
+) -> AsyncGenerator[Harness]:
     """A proxy without routes. What waits for ever fails."""
     with trio.fail_after(PATIENCE):
-        async with open_proxy(config=config) as harness:
+        async with open_proxy(config=config, rng=rng) as harness:
             yield harness
 
 
@@ -77,6 +80,22 @@ async def last_record(harness: Harness) -> RequestRecord:
     """The newest record, once everybody waits for something; there has to be one."""
     await wait_all_tasks_blocked()
     return harness.records[-1]
+
+
+def route_to(harness: Harness, count: int, weights: tuple[int, ...] = (), **route: Any) -> list[MemoryBackend]:
+    """The route /s/web to this many new backends, a:1, b:1 …"""
+    backends = [harness.network.listen(name, 1) for name in "abcdefgh"[:count]]
+    targets = [
+        backend.as_backend(weight=weight) for backend, weight in zip(backends, weights or (1,) * count, strict=True)
+    ]
+    harness.set_routes([backends[0].route("s", "web", **{"backends": targets, **route})])
+    return backends
+
+
+def failures_of(harness: Harness) -> dict[str, int]:
+    """What counts against each backend of the only route, in a row."""
+    [route] = harness.proxy.balancer.routes()
+    return {one.id: one.failures for one in route.backends.values()}
 
 
 def failures(harness: Harness) -> int:

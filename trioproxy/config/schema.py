@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from trioproxy.routing.route import Health, Model, Route, ServerErrors
+from trioproxy.routing.route import Health, Model, RetryStatuses, Route, ServerErrors
 from trioproxy.units import Bytes, Count, Flag, Seconds, Share, Whole
 
 MIN_SECRET = 16
@@ -168,19 +168,41 @@ class PoolConfig(Model):
 
     idle_per_backend: Count = Field(default=32, description="Idle connections kept for reuse.")
     idle_timeout: Seconds = Field(default=30.0, description="How long an idle connection is kept.")
-    max_per_backend: Count = Field(default=0, description="Connections to one backend; 0 = no limit.")
+    max_per_backend: Count = Field(
+        default=0, description="Connections to one backend, and so requests and WebSockets at a time; 0 = no limit."
+    )
     queue: Count = Field(default=128, description="Requests that may wait for a connection (then 503).")
     queue_timeout: Seconds = Field(default=5.0, description="How long a request may wait for a connection (503).")
     dials_per_backend: Annotated[Whole, Field(ge=1)] = Field(default=16, description="Connection attempts at a time.")
+    refused_for: Seconds = Field(
+        default=0.25, description="A backend that refused is left alone so long; doubles, up to eightfold; 0 = not."
+    )
 
 
 class RetryConfig(Model):
     """Second tries, only where they are safe."""
 
     attempts: Annotated[Whole, Field(ge=0, le=10)] = Field(default=2, description="Tries besides the first.")
-    budget: Share = Field(default=0.2, description="Retries as a share of requests.")
+    budget: Share = Field(
+        default=0.2,
+        description="Retries of what had been sent, as a share of a route's requests in the last 10 s; "
+        "10 are always allowed, unless this is 0.",
+    )
     replay_bytes: Bytes = Field(default=65536, description="Largest request body that may be sent again.")
-    backoff: Seconds = Field(default=0.025, description="First pause between tries; doubles, with jitter.")
+    backoff: Seconds = Field(
+        default=0.025, description="Longest first pause before a retry of what had been sent; doubles, up to tenfold."
+    )
+    per_try: Seconds = Field(
+        default=0.0,
+        description="Until a response head, where another backend can be tried after it; 0 = timeouts.response_head.",
+    )
+    statuses: RetryStatuses = Field(
+        default="",
+        description='Answers of a backend that another one is tried for: "502-504", "503"; empty = none.',
+    )
+    idempotency_key: Flag = Field(
+        default=False, description="Requests with an Idempotency-Key may be sent again, whatever their method."
+    )
 
 
 class PassiveHealthConfig(Model):

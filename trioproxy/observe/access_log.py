@@ -30,6 +30,7 @@ from trioproxy.observe.metrics import Metrics
 MAX_PENDING = 20_000  # lines; about 10 MB
 BATCH_SECONDS = 0.05  # a line waits this long for company
 FLUSH_SECONDS = 2.0  # for what is left at the end
+MAX_BACKEND = 64  # characters of a backend's name among the tries, of which a line may have eleven
 MAX_LINE = select.PIPE_BUF  # bytes: what a pipe takes in one piece, so that no other writer's line comes in between
 
 _NEWLINE = ord("\n")
@@ -57,12 +58,20 @@ class RequestRecord:
     service: str | None = None
     backend: str | None = None
     retries: int = 0
+    tries: list[str] | None = None  # of those that another one followed: the backend, and the code of what it met
     error: str | None = None
     detail: str | None = None  # of the error, or why a stream ended
     close_code: int | None = None  # of a WebSocket
     wait_seconds: float | None = None  # for a connection to the backend, queue and connect together
     upstream_head_seconds: float | None = None  # from sending the request to the response head
     total_seconds: float = 0.0
+
+    def note_retry(self, backend: str, code: str) -> None:
+        """A try on this backend met an error of this code, and another try follows."""
+        self.retries += 1
+        if self.tries is None:
+            self.tries = []
+        self.tries.append(f"{_cut(backend, MAX_BACKEND)} {code}")
 
     def line(self) -> bytes:
         """The record as a JSON line, written by hand: one is made per request, and json.dumps takes thrice as long."""
@@ -72,7 +81,8 @@ class RequestRecord:
             f'"host":{_quote(self.host)},"path":{_quote(self.path)},"status":{self.status},'
             f'"bytes_in":{self.bytes_in},"bytes_out":{self.bytes_out},"session_id":{_text(self.session_id)},'
             f'"service":{_text(self.service)},"backend":{_text(self.backend)},"retries":{self.retries},'
-            f'"error":{_text(self.error)},"detail":{_text(self.detail)},"close_code":{_number(self.close_code)},'
+            f'{_tries(self.tries) if self.tries else ""}"error":{_text(self.error)},"detail":{_text(self.detail)},'
+            f'"close_code":{_number(self.close_code)},'
             f'"seconds":{{"wait":{_seconds(self.wait_seconds)},"upstream_head":{_seconds(self.upstream_head_seconds)},'
             f'"total":{_seconds(self.total_seconds)}}}}}\n'
         ).encode("ascii")
@@ -90,6 +100,10 @@ class RequestRecord:
 
 def _cut(value: str | None, length: int) -> str | None:
     return value if value is None or len(value) <= length else f"{value[:length]}…"
+
+
+def _tries(tries: list[str]) -> str:
+    return f'"tries":[{",".join(map(_quote, tries))}],'
 
 
 def _text(value: str | None) -> str:

@@ -82,6 +82,11 @@ def _traffic(metrics: Metrics) -> Iterator[Metric]:
         "Second tries of requests, by service and by the error code that led to them.",
         labels=("service", "reason"),
     )
+    denied = CounterMetricFamily(
+        "trioproxy_retries_denied",
+        "Second tries of requests that did not take place because the retry budget was exhausted, by service.",
+        labels=("service",),
+    )
     moved = CounterMetricFamily(
         "trioproxy_bytes",
         "Bytes of bodies and of WebSocket and tunnel payload; in = from clients, out = to clients.",
@@ -92,6 +97,7 @@ def _traffic(metrics: Metrics) -> Iterator[Metric]:
             requests.add_metric((name, method, status), count)
         for reason, count in service.retries.items():
             retries.add_metric((name, reason), count)
+        denied.add_metric((name,), service.retries_denied)
         moved.add_metric((name, "in"), service.bytes_in)
         moved.add_metric((name, "out"), service.bytes_out)
     yield requests
@@ -121,6 +127,7 @@ def _traffic(metrics: Metrics) -> Iterator[Metric]:
         ((name, service.tunnels) for name, service in services.items()),
     )
     yield retries
+    yield denied
     yield _counter("trioproxy_errors", "Requests that met an error, by its code.", "code", metrics.errors.items())
 
 

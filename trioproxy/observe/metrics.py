@@ -47,6 +47,7 @@ class ServiceCounters:
     websockets: int = 0  # open now
     tunnels: int = 0  # open now
     retries: Counter[str] = field(default_factory=Counter[str])  # by reason (error code)
+    retries_denied: int = 0  # for which the budget was exhausted
 
     def merge(self, other: ServiceCounters) -> None:
         """Add another forwarder's figures to these."""
@@ -58,6 +59,7 @@ class ServiceCounters:
         self.websockets += other.websockets
         self.tunnels += other.tunnels
         self.retries.update(other.retries)
+        self.retries_denied += other.retries_denied
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ class BackendStats:
     ramp_from: float = -math.inf  # when slow start began, on trio's clock
     evidence: Evidence | None = None
     ejection: Ejection | None = None
+    spared_until: float = -math.inf  # it said Retry-After: no second tries before, on trio's clock
     latency: Latency | None = None  # measured only where the route balances by it
 
     @property

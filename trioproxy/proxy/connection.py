@@ -231,7 +231,7 @@ class Connection:
 
     async def _exchange(self, request: Request, match: Match) -> bool:
         stats = self._plane.enter(self._live, match.route, request.record)
-        waits = stats.waits(self._plane.config.timeouts)
+        waits = stats.waits(self._plane.config)
         return await self._go_on(Begun(request, match, stats, waits, wish_of(request, match.route)))
 
     async def _go_on(self, begun: Begun) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import trio
 
-from trioproxy.errors import NoBackend, ProxyError, Retry, StaleConnection
+from trioproxy.errors import AnswerRefused, ProxyError, RefusedBefore
 from trioproxy.http1.forward import request_head
-from trioproxy.policy.retry import may_retry
+from trioproxy.proxy import presence
 from trioproxy.proxy.balancer import Lease
 from trioproxy.proxy.begun import Begun
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
+from trioproxy.proxy.outcome import Declined, Outcome, Result
 from trioproxy.proxy.plane import Plane
 from trioproxy.proxy.pool import CLOSE_SECONDS
-from trioproxy.proxy.relay import Outcome, Relay, Switched
+from trioproxy.proxy.relay import Relay
 from trioproxy.proxy.stickiness import set_pin
+from trioproxy.proxy.tries import Tries
 from trioproxy.proxy.upgrade import Upgrade, asks_websocket, keeps_extensions
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.routing.route import Backend
@@ -33,9 +35,8 @@ class Exchange:
         "_match",
         "_plane",
         "_request",
-        "_stats",
+        "_tries",
         "_waits",
-        "_wish",
     )
 
     def __init__(self, plane: Plane, client: Client, begun: Begun, live: LiveConnection) -> None:
@@ -44,59 +45,41 @@ class Exchange:
         self._begun = begun
         self._request = begun.request
         self._match = begun.match
-        self._stats = begun.stats
         self._live = live
         self._waits = begun.waits
-        self._wish = begun.wish
+        self._tries = Tries(plane, begun)
 
     async def run(self) -> Outcome:
         """Try until there is an outcome, or an error that does not allow another try. Raises ProxyError."""
-        first = self._begun if self._begun.lease is not None else None
-        if first is None and self._begun.failure is not None:
+        begun, tries = self._begun, self._tries
+        if begun.lease is None and begun.failure is not None:
             # Too late for another try. Its connection may still be there: one that was not to be kept after the answer.
-            await self._begun.give_back(self._plane.pool)
-            raise self._begun.failure
-        tried: set[str] = set()
-        tries = 0
-        error: ProxyError | None = None
-        while True:
-            try:
-                lease = (first and first.lease) or self._plane.balancer.pick(self._stats, tried, self._wish)
-            except NoBackend as none_left:
-                raise error or none_left from None
-            if error is not None:
-                self._request.record.retries += 1
-                self._plane.metrics.service(self._match.route.service).retries[error.code] += 1
-            tries += 1
-            try:
-                return await self._lease(lease, first, fresh=isinstance(error, StaleConnection))
-            except ProxyError as failure:
-                first = None
-                if not self._may_retry(failure, tries):
-                    raise
-                error = failure
-            if not isinstance(error, StaleConnection):  # its backend is fine, only the kept connection was not
-                tried.add(lease.backend.id)
+            await begun.give_back(self._plane.pool)
+            raise begun.failure
+        first = begun if begun.lease is not None else None
+        lease = begun.lease or self._plane.balancer.pick(begun.stats, (), begun.wish)
+        try:
+            while True:
+                tries.begin(lease)
+                try:
+                    return await self._lease(lease, first)
+                except ProxyError as error:
+                    if not tries.another(error):
+                        raise
+                if tries.pause:
+                    await presence.pause(self._client, tries.pause)
+                first, lease = None, tries.take()
+        finally:
+            tries.give_back()
 
-    def _may_retry(self, error: ProxyError, tries: int) -> bool:
-        config, own = self._plane.config.retry, self._match.route.retry
-        replay_bytes = config.replay_bytes if own.replay_bytes is None else own.replay_bytes
-        request = self._request
-        return not request.response_begun and may_retry(
-            error,
-            method=request.head.method,
-            tries=tries,
-            attempts=config.attempts if own.attempts is None else own.attempts,
-            body_is_whole=not request.consumed and (error.retry is Retry.UNSENT or len(request.early) <= replay_bytes),
-        )
-
-    async def _lease(self, lease: Lease, begun: Begun | None, *, fresh: bool) -> Outcome:
+    async def _lease(self, lease: Lease, begun: Begun | None) -> Outcome:
         self._request.record.backend = lease.backend.id
         self._live.backend_key = lease.backend.key
         try:
-            outcome = await self._try(lease, begun, fresh=fresh)
+            outcome = await self._try(lease, begun)
         except ProxyError as failure:
-            lease.failed(failure)
+            if not isinstance(failure, RefusedBefore | AnswerRefused):  # nothing that was not known already
+                lease.failed(failure)
             raise
         else:
             lease.served(self._request.record.status)
@@ -104,37 +87,46 @@ class Exchange:
         finally:
             lease.release()
 
-    async def _try(self, lease: Lease, begun: Begun | None, *, fresh: bool) -> Outcome:
+    async def _try(self, lease: Lease, begun: Begun | None) -> Outcome:
         pool = self._plane.pool
-        upstream = begun.upstream if begun is not None else await self._connect(lease.backend, fresh=fresh)
-        outcome: Outcome | None = None
+        upstream = begun.upstream if begun is not None else await self._connect(lease.backend)
+        keep = False
         try:
             if begun is not None and begun.failure is not None:
                 raise begun.failure
             assert upstream is not None
             done = await self._relay(upstream, lease, begun)
+            if isinstance(done, Declined):
+                keep = done.keep_upstream
+                lease.served(done.status)
+                raise done.error
             if isinstance(done, Outcome):
-                outcome = done
-                return outcome
+                keep = done.keep_upstream
+                return done
             # Streams are many and long: of the road to here nothing is kept that they do not need.
             switched, done, begun = [done], None, None
             cookie = set_pin(lease, self._match, self._request)
             upgrade = Upgrade(self._plane, self._client, self._request, upstream, self._live, self._match.route)
             return await upgrade.switch(switched.pop(), cookie)
         finally:
-            if upstream is not None and not (outcome is not None and outcome.keep_upstream and pool.keep(upstream)):
+            if upstream is not None and not (keep and pool.keep(upstream)):
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
                     await pool.discard(upstream)
 
-    async def _connect(self, backend: Backend, *, fresh: bool) -> Upstream:
-        record = self._request.record
+    async def _connect(self, backend: Backend) -> Upstream:
+        record, pool = self._request.record, self._plane.pool
+        fresh = self._tries.fresh
+        upstream = None if fresh else pool.take(backend)
+        if upstream is not None:
+            record.wait_seconds = record.wait_seconds or 0.0
+            return upstream
         began = trio.current_time()
         try:
-            return await self._plane.pool.acquire(backend, connect_seconds=self._waits.connect, fresh=fresh)
+            return await presence.acquire(self._client, pool, backend, connect_seconds=self._waits.connect, fresh=fresh)
         finally:
             record.wait_seconds = (record.wait_seconds or 0.0) + trio.current_time() - began
 
-    async def _relay(self, upstream: Upstream, lease: Lease, begun: Begun | None) -> Outcome | Switched:
+    async def _relay(self, upstream: Upstream, lease: Lease, begun: Begun | None) -> Result:
         request, match, plane = self._request, self._match, self._plane
         relay = Relay(
             self._client,
@@ -145,7 +137,9 @@ class Exchange:
             mapping=match.mapping(request.origin, request.head, lease.backend),
             draining=lambda: plane.drain.active,
             answered=lease.answered,
+            decline=self._tries.declines,
             cookie=set_pin(lease, match, request),
+            per_try=self._tries.per_try,
         )
         if begun is not None:
             assert begun.sent_at is not None, "what was not sent has failed"

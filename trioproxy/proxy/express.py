@@ -27,6 +27,7 @@ from trioproxy.proxy.begun import Begun, note_bug
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.live import LiveConnection
 from trioproxy.proxy.plane import Plane
+from trioproxy.proxy.presence import acquire
 from trioproxy.proxy.request import Opener, Request
 from trioproxy.proxy.router import Match
 from trioproxy.proxy.stickiness import wish_of
@@ -36,7 +37,6 @@ from trioproxy.routing.route import Backend
 
 _COUNTED = (Coding.LENGTH, Coding.NONE)
 READ_BYTES = 64 * 1024  # an answer with its head, or a request with its body, beyond which it is not ordinary
-PATIENCE = 1.0  # seconds for the answer, after which the client is watched for leaving, on the long way
 
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -132,7 +132,7 @@ class Express:
         live.requests += 1
         stats = plane.enter(live, match.route, record)
         record.session_id, record.service = match.route.key
-        return Begun(request, match, stats, stats.waits(plane.config.timeouts), wish)
+        return Begun(request, match, stats, stats.waits(plane.config), wish)
 
     async def _exchange(self, begun: Begun) -> bool:
         """Get the answer and pass it on; False when it is not ordinary. Raises ProxyError."""
@@ -151,7 +151,7 @@ class Express:
         )
         await self._send_up(upstream, raw_head + request.early, waits)
         now = begun.sent_at = trio.current_time()
-        plane.watch.expect(live, min(PATIENCE, waits.response_head or PATIENCE), now)
+        plane.watch.expect(live, waits.patience, now)
         data = begun.received = await upstream.receive_later(READ_BYTES)
         if not data:
             raise upstream.closed_early()
@@ -182,7 +182,7 @@ class Express:
             began = trio.current_time()
             self._plane.watch.expect(self._live, 0, began)  # the pool keeps its own time
             try:
-                upstream = await pool.acquire(backend, connect_seconds=waits.connect)
+                upstream = await acquire(self._client, pool, backend, connect_seconds=waits.connect)
             finally:
                 record.wait_seconds = trio.current_time() - began
         return upstream
@@ -200,6 +200,8 @@ class Express:
         head = upstream.lane.take(data[:end], method=request.head.method, header_count=limits.header_count)
         if head is None or head.framing.length != len(data) - end or head.framing.coding not in _COUNTED:
             return None
+        if head.status >= 500 and head.status in begun.waits.retry.statuses:
+            return None  # another backend may have a better one
         self.closing = not request.head.keep_alive or plane.drain.active
         mapping = None
         if not MAPPED.isdisjoint(head.special):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -47,10 +49,13 @@ class Plane:
     live: LiveConnections
     watch: Watch
     ids: Ids = field(default_factory=Ids)
+    rng: Callable[[], float] = random.random  # from 0 to 1: what keeps retries from coming together
 
     def enter(self, live: LiveConnection, route: Route, record: RequestRecord) -> RouteStats:
         """A request of this connection begins on its route. `leave` when it has ended."""
         stats = live.route = self.balancer.enter(route)
+        if record.began >= stats.budget.turns_at:
+            stats.budget.turn(record.began, stats.requests - 1)
         stats.last_activity = record.started_at
         return stats
 

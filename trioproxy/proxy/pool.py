@@ -1,22 +1,23 @@
 """Connections to backends: kept, dialled, queued for.
 
-Decisions are made in sync methods of `_Room` (one per backend address), so that nothing changes between looking and
+Decisions are made in sync methods of `Room` (one per backend address), so that nothing changes between looking and
 acting; dialling and closing happen after, outside. A connection is in exactly one of four states: dialling, leased,
 idle, or closed.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import trio
 
 from trioproxy.config.schema import PoolConfig
-from trioproxy.errors import ConnectTimeout, Overloaded
+from trioproxy.errors import ConnectFailed, ConnectTimeout, Overloaded
 from trioproxy.net.clock import deadline_after
 from trioproxy.net.dialer import Dialer
+from trioproxy.proxy.room import Room, Waiter
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.routing.route import Backend
 
@@ -25,56 +26,19 @@ CLOSE_SECONDS = 1.0  # for closing without a word, which should not wait at all
 REAP_SECONDS = 2.0  # how often idle connections are looked at; also the longest a dead one is kept open
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A request in the queue. `granted` holds a connection, or None as leave to dial."""
-
-    event: trio.Event = field(default_factory=trio.Event)
-    granted: Upstream | None = None
-
-
-@dataclass(slots=True)
-class _Room:
-    """All that the pool knows of one backend address."""
-
-    idle: deque[Upstream] = field(default_factory=deque[Upstream])  # newest last
-    leased: int = 0
-    dialing: int = 0
-    waiters: deque[_Waiter] = field(default_factory=deque[_Waiter])
-
-    @property
-    def unused(self) -> bool:
-        return not (self.idle or self.leased or self.dialing or self.waiters)
-
-    def take_idle(self, now: float, dead: list[Upstream], *, sure: bool) -> Upstream | None:
-        """The newest usable idle connection; those found unusable on the way go to `dead`."""
-        while self.idle:
-            upstream = self.idle.pop()
-            if upstream.usable(now, sure=sure):
-                self.leased += 1
-                return upstream
-            dead.append(upstream)
-        return None
-
-    def may_dial(self, config: PoolConfig) -> bool:
-        return self.dialing < config.dials_per_backend and (
-            not config.max_per_backend or self.leased + self.dialing + len(self.idle) < config.max_per_backend
-        )
-
-    def wake(self, config: PoolConfig) -> None:
-        """Give waiters leave to dial, as far as the limits allow; first come, first served."""
-        while self.waiters and self.may_dial(config):
-            self.dialing += 1
-            self.waiters.popleft().event.set()
-
-
 class Pool:
-    """Connections to all backends of one forwarder. `config` is asked at each use, so a reload takes effect."""
+    """Connections to all backends of one forwarder. `config` is asked at each use, so a reload takes effect.
 
-    def __init__(self, dial: Dialer, config: Callable[[], PoolConfig]) -> None:
+    `rng` tells a number from 0 to 1, by which pauses after a refusal differ.
+    """
+
+    def __init__(
+        self, dial: Dialer, config: Callable[[], PoolConfig], *, rng: Callable[[], float] = random.random
+    ) -> None:
         self._dial = dial
         self._config = config
-        self._rooms: dict[str, _Room] = {}
+        self._rng = rng
+        self._rooms: dict[str, Room] = {}
         self._dead: list[Upstream] = []  # the reaper closes them: closing waits, and acquiring must not
         self._died = trio.Event()
         self._closed = False
@@ -97,17 +61,19 @@ class Pool:
         """A connection to the backend: kept, or dialled within `connect_seconds`, after queueing if need be.
 
         `fresh`: kept ones are not trusted (one just turned out dead) and are given up. The caller gives it back
-        with `keep` or `discard`. Raises ConnectFailed, ConnectTimeout, Overloaded.
+        with `keep` or `discard`. Raises ConnectFailed, ConnectTimeout, Overloaded; RefusedBefore, without a dial,
+        for `pool.refused_for` after a refusal. The first who comes later dials, and the others wait how that goes.
         """
         config = self._config()
         room = self._rooms.get(backend.key)
         if room is None:
-            room = self._rooms[backend.key] = _Room()
+            room = self._rooms[backend.key] = Room()
         if fresh:
             self._bury(room.idle)
             room.idle.clear()
         upstream = self.take(backend)
         if upstream is None:
+            room.check_refusal(trio.current_time())
             room.wake(config)  # a reload may have raised the limits: those who wait already come first
             if room.may_dial(config):
                 room.dialing += 1
@@ -115,10 +81,10 @@ class Pool:
                 upstream = await self._queue(room, config)
         return upstream or await self._connect(room, backend, connect_seconds)
 
-    async def _queue(self, room: _Room, config: PoolConfig) -> Upstream | None:
+    async def _queue(self, room: Room, config: PoolConfig) -> Upstream | None:
         if len(room.waiters) >= config.queue:
             raise Overloaded("too many requests wait for this service", retry_after=OVERLOAD_RETRY_AFTER)
-        waiter = _Waiter()
+        waiter = Waiter()
         room.waiters.append(waiter)
         try:
             with trio.CancelScope(deadline=deadline_after(config.queue_timeout)):
@@ -126,6 +92,8 @@ class Pool:
         except trio.Cancelled:
             if not waiter.event.is_set():
                 room.waiters.remove(waiter)
+            elif waiter.refused is not None:
+                pass  # it holds nothing
             elif waiter.granted is not None:  # granted in the instant of the cancellation: the next one gets it
                 if not self.keep(waiter.granted):
                     with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -137,6 +105,8 @@ class Pool:
         if not waiter.event.is_set():
             room.waiters.remove(waiter)
             raise Overloaded("no connection to this service became free in time", retry_after=OVERLOAD_RETRY_AFTER)
+        if waiter.refused is not None:
+            raise waiter.refused
         granted = waiter.granted
         if granted is not None and not granted.usable(trio.current_time()):
             # The backend hung up right behind its answer.
@@ -146,15 +116,19 @@ class Pool:
             return None
         return granted
 
-    async def _connect(self, room: _Room, backend: Backend, connect_seconds: float) -> Upstream:
+    async def _connect(self, room: Room, backend: Backend, connect_seconds: float) -> Upstream:
         upstream = None
         try:
             with trio.CancelScope(deadline=deadline_after(connect_seconds)) as scope:
                 upstream = Upstream(await self._dial(backend), backend.key)
+        except ConnectFailed as error:
+            room.refused(error, trio.current_time(), self._config().refused_for, self._rng)
+            raise
         finally:
             room.dialing -= 1
             if upstream is not None:
                 room.leased += 1
+                room.refusal = None
             room.wake(self._config())
         if upstream is None:
             assert scope.cancelled_caught
@@ -171,6 +145,7 @@ class Pool:
         config = self._config()
         room = self._rooms[upstream.key]
         room.leased -= 1
+        room.refusal = None
         upstream.park(trio.current_time(), config.idle_timeout)
         self._hand_on(room, upstream, config)
         return True
@@ -183,7 +158,14 @@ class Pool:
         self._drop_unused(upstream.key, room)
         await upstream.close()
 
-    def _hand_on(self, room: _Room, upstream: Upstream, config: PoolConfig) -> None:
+    def forgive(self, key: str) -> None:
+        """The backend at this address was seen to accept connections: forget that it refused some."""
+        room = self._rooms.get(key)
+        if room is not None and room.refusal is not None:
+            room.refusal = None
+            room.wake(self._config())
+
+    def _hand_on(self, room: Room, upstream: Upstream, config: PoolConfig) -> None:
         if room.waiters:
             waiter = room.waiters.popleft()
             waiter.granted = upstream
@@ -198,7 +180,7 @@ class Pool:
         self._dead += dead
         self._died.set()
 
-    def _drop_unused(self, key: str, room: _Room) -> None:
+    def _drop_unused(self, key: str, room: Room) -> None:
         if room.unused:
             self._rooms.pop(key, None)
 
@@ -220,6 +202,7 @@ class Pool:
                 self._dead += [one for one in room.idle if one not in usable]
                 room.idle = deque(usable)
                 room.wake(self._config())
+            room.forget_refusal(now)
             self._drop_unused(key, room)
 
     async def _close_dead(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Callable
 from typing import assert_never
 
 import trio
@@ -48,7 +50,7 @@ class Proxy:
     """One forwarder's data plane. Runs where it is told to; several may live in one program.
 
     `dial` opens connections to backends (tests pass their own network). `access_log` and `metrics` are shared
-    with whoever made them.
+    with whoever made them. `rng` tells numbers from 0 to 1, for all that is left to chance.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Proxy:
         dial: Dialer = dial,
         access_log: AccessLog | None = None,
         metrics: Metrics | None = None,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.drain = Drain()
@@ -66,13 +69,14 @@ class Proxy:
         self._plane = Plane(
             config=config,
             router=self.router,
-            balancer=Balancer(config),
-            pool=Pool(dial, lambda: self._plane.config.pool),
+            balancer=Balancer(config, rng=rng),
+            pool=Pool(dial, lambda: self._plane.config.pool, rng=rng),
             metrics=self.metrics,
             access_log=access_log,
             drain=self.drain,
             live=self.live,
             watch=Watch(self.live),
+            rng=rng,
         )
         self._retirement = Retirement(self.live)
         self._grace, self._patience = config.worker.drain_timeout, 0.0
@@ -127,6 +131,9 @@ class Proxy:
                 return Done(route is not None and self._plane.balancer.set_admin(route, backend_id, state))
             case SetHealth(states, whole):
                 self._plane.balancer.set_health(states, whole=whole)
+                for state in states:
+                    if state.up:
+                        self._plane.pool.forgive(state.address)
                 return Done()
             case SetEjected(key, backend_id, until, reason):
                 route = self.router.table.get(key)

@@ -8,7 +8,6 @@ being waited for; it moves with the phase and with every piece.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
@@ -21,6 +20,7 @@ from trioproxy.errors import (
     ClientGone,
     ProxyError,
     ResponseTimeout,
+    TryTimeout,
     UpstreamClosed,
     UpstreamProtocol,
 )
@@ -32,6 +32,7 @@ from trioproxy.http1.rewrite import Mapping
 from trioproxy.net.clock import deadline_after
 from trioproxy.net.lent import LARGE
 from trioproxy.proxy.client import Client
+from trioproxy.proxy.outcome import Declined, Outcome, Result, Switched
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.upstream import Upstream
 from trioproxy.proxy.waits import Waits
@@ -40,22 +41,6 @@ READ_SMALL = 64 * 1024  # bytes
 READ_LARGE = LARGE  # for bodies that have filled a small read
 WATCH_AFTER = 1.0  # seconds of silence from the backend after which the client is watched for leaving
 MAX_INFORMATIONAL = 1000  # 1xx responses before a final one
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Decided once, at the end of a try: may the two connections serve again?"""
-
-    keep_client: bool
-    keep_upstream: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """The backend has answered 101: its head, and the bytes that came after it. No byte of it went to the client."""
-
-    head: ResponseHead
-    rest: bytes
 
 
 class _Awaited(Enum):
@@ -82,9 +67,15 @@ class Relay:
         mapping: Mapping | None,
         draining: Callable[[], bool],
         answered: Callable[[int, float], None],
+        decline: Callable[[ResponseHead], ProxyError | None],
         cookie: bytes,
+        per_try: float = 0.0,
     ) -> None:
-        """`answered` is told the status and the seconds that it took. `cookie`: to be set with the answer, or empty."""
+        """`answered` is told the status and the seconds that it took. `cookie`: to be set with the answer, or empty.
+
+        `decline` is asked about an answer of status 5xx: the error, if another backend is tried instead. `per_try` is
+        a bound in seconds on the wait for the answer, less than `waits.response_head`: a TryTimeout.
+        """
         self._client = client
         self._request = request
         self._upstream = upstream
@@ -93,8 +84,11 @@ class Relay:
         self._mapping = mapping
         self._draining = draining
         self._answered = answered
+        self._decline = decline
         self._cookie = cookie
-        self._clock = trio.CancelScope(deadline=deadline_after(waits.response_head))
+        self._hurried = per_try > 0 and (per_try < waits.response_head or not waits.response_head)
+        self._answer_seconds = per_try if self._hurried else waits.response_head
+        self._clock = trio.CancelScope(deadline=deadline_after(self._answer_seconds))
         self._awaited = _Awaited.BACKEND_HEAD
         self._sent_at = 0.0
         self._request_sent = False
@@ -104,23 +98,23 @@ class Relay:
         self._uploads = False  # a task of its own reads from the client
         self._watch_after = WATCH_AFTER
 
-    async def run(self, raw_head: bytes) -> Outcome | Switched:
+    async def run(self, raw_head: bytes) -> Result:
         """Send the request with this head, relay the response. Raises ProxyError.
 
         Once `request.response_begun` is set the client has part of the answer, and an error can only cut it short.
         """
         return await self._in_time(partial(self._send, raw_head))
 
-    async def resume(self, sent_at: float, received: bytes) -> Outcome | Switched:
+    async def resume(self, sent_at: float, received: bytes) -> Result:
         """Relay the response to a request that was sent before, and may have begun to come. Raises as `run`."""
         self._request_sent, self._sent_at = True, sent_at
         if not received:  # it has been silent for long enough
             self._watch_after = 0.0
-        if self._waits.response_head:
-            self._clock.deadline = sent_at + self._waits.response_head
+        if self._answer_seconds:
+            self._clock.deadline = sent_at + self._answer_seconds
         return await self._in_time(partial(self._download, received))
 
-    async def _send(self, raw_head: bytes) -> Outcome | Switched | None:
+    async def _send(self, raw_head: bytes) -> Result | None:
         if not self._request.body.done:
             return await self._duplex(raw_head)
         # What came in one piece goes out in one: it needs no deadline of its own before the answer's.
@@ -128,7 +122,7 @@ class Relay:
         await self._upstream.send(raw_head + self._request.early_bytes())
         return await self._download()
 
-    async def _in_time(self, work: Callable[[], Awaitable[Outcome | Switched | None]]) -> Outcome | Switched:
+    async def _in_time(self, work: Callable[[], Awaitable[Result | None]]) -> Result:
         outcome = None
         with self._clock:
             outcome = await work()
@@ -157,20 +151,24 @@ class Relay:
             return ClientGone(what)
         if awaited is _Awaited.CLIENT_BODY:
             return BodyTimeout(what)
-        return BodyTruncated(what) if self._request.response_begun else ResponseTimeout(what)
+        if self._request.response_begun:
+            return BodyTruncated(what)
+        if awaited is _Awaited.BACKEND_HEAD and self._hurried:
+            return TryTimeout(what)
+        return ResponseTimeout(what)
 
     def _request_is_sent(self) -> None:
         self._request_sent = True
         self._sent_at = trio.current_time()
         if not self._head_came:
-            self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+            self._expect(_Awaited.BACKEND_HEAD, self._answer_seconds)
 
     # --- up --------------------------------------------------------------------------------------------
 
-    async def _duplex(self, raw_head: bytes) -> Outcome | Switched | None:
+    async def _duplex(self, raw_head: bytes) -> Result | None:
         # Expected failures are values inside the nursery; the first one ends both directions and is raised here.
         failures: list[ProxyError] = []
-        outcome: Outcome | Switched | None = None
+        outcome: Result | None = None
         self._uploads = True
         async with trio.open_nursery() as nursery:
 
@@ -236,13 +234,13 @@ class Relay:
         request = self._request
         promised = request.head.expect_continue and not (self._continued or request.early or request.consumed)
         if promised and awaited is _Awaited.CLIENT_BODY:  # it is the backend who has to speak (RFC 9110 §10.1.1)
-            self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+            self._expect(_Awaited.BACKEND_HEAD, self._answer_seconds)
         else:
             self._expect(awaited, self._waits.stall)
 
     # --- down ------------------------------------------------------------------------------------------
 
-    async def _download(self, received: bytes = b"") -> Outcome | Switched:
+    async def _download(self, received: bytes = b"") -> Result:
         request = self._request
         head, rest = await self._read_head(received)
         self._head_came = True
@@ -257,6 +255,8 @@ class Relay:
             payload = body.split(rest)
         except MalformedBody as exc:
             raise UpstreamProtocol(f"the backend's response body is malformed: {exc}") from None
+        if head.status >= 500 and (error := self._decline(head)) is not None:
+            return Declined(error, head.status, keep_upstream=body.done and self._reusable(head, body))
         in_chunks = request.head.http11 and head.framing.coding in (Coding.CHUNKED, Coding.CLOSE)
         # A final answer before the request's end: the rest of the body would be taken for the next request.
         close = not request.head.keep_alive or not request.body.done or self._draining()
@@ -270,6 +270,8 @@ class Relay:
         )
         request.record.status = head.status
         request.response_begun = True
+        if request.body.done:
+            request.early = b""  # it will not be sent again, and this may go on for long
         await self._send_down([begin], payload, head, body, in_chunks=in_chunks)
         if not body.done:
             await self._relay_body(head, body, in_chunks=in_chunks)
@@ -288,7 +290,7 @@ class Relay:
                 self._expect(_Awaited.CLIENT_TAKES, self._waits.stall)
                 await self._client.send(informational_head(head))
             if self._request_sent or self._upload_awaits is None:
-                self._expect(_Awaited.BACKEND_HEAD, self._waits.response_head)
+                self._expect(_Awaited.BACKEND_HEAD, self._answer_seconds)
             else:
                 self._expect_for_request(self._upload_awaits)
         raise UpstreamProtocol("the backend sent too many informational responses")

@@ -25,8 +25,9 @@ class Request:
     head: RequestHead
     origin: Origin
     body: Body  # receives what is left of the body
-    early: bytes  # payload that came with the head
+    early: bytes | bytearray  # payload that came with the head, and what was kept of the rest
     record: RequestRecord
+    keeps: int = 0  # bytes of payload up to which what is taken is kept, to be sent a second time
     consumed: bool = False  # more of the body was taken from the client: it cannot be sent a second time
     response_begun: bool = False  # a byte of a final response went to the client
 
@@ -49,22 +50,39 @@ class Request:
             payload = self.body.split(data)
         except MalformedBody as exc:
             raise BadRequest(f"malformed body: {exc}") from None
+        size = sum(map(len, payload))
         if early:
             self.early = b"".join(payload)
-        else:
-            self.consumed = True
-        self.record.bytes_in += sum(map(len, payload))
+        elif size and not self.consumed:
+            self._keep(payload, size)
+        self.record.bytes_in += size
         if limit and self.record.bytes_in > limit:
             raise BodyTooLarge(f"the request body is larger than {limit} bytes")
         if self.body.done:
             stream.unread(self.body.rest)
         return payload
 
+    def _keep(self, payload: list[Piece], size: int) -> None:
+        if len(self.early) + size > self.keeps:
+            self.consumed = True
+            self.early = b""
+            return
+        kept = self.early if isinstance(self.early, bytearray) else bytearray(self.early)
+        for piece in payload:
+            kept += piece
+        self.early = kept
+
+    def is_small(self, limit: int) -> bool:
+        """Whether the body, as far as it is known, has no more than so many bytes."""
+        framing = self.head.framing
+        return len(self.early) <= limit and (framing.coding is not Coding.LENGTH or framing.length <= limit)
+
     def early_bytes(self) -> bytes:
-        """The payload that came with the head, framed for the backend; with the body's end when it is complete."""
+        """The payload that is at hand, framed for the backend; with the body's end when it is complete."""
+        early = bytes(self.early)
         if self.head.framing.coding is not Coding.CHUNKED:
-            return self.early
-        framed = chunk(self.early) if self.early else b""
+            return early
+        framed = chunk(early) if early else b""
         return framed + last_chunk(trailers(self.body.trailers, self.head)) if self.body.done else framed
 
 

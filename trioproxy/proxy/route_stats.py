@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from trioproxy.config.schema import TimeoutsConfig
+from trioproxy.config.schema import Config
+from trioproxy.policy.budget import RetryBudget
 from trioproxy.proxy.backend_stats import BackendStats
 from trioproxy.proxy.turnout import Turnout
 from trioproxy.proxy.waits import Waits
@@ -25,9 +26,10 @@ class RouteStats:
     bytes: int = 0
     in_flight: int = 0
     last_activity: float = 0.0  # seconds since the epoch
-    _waits: tuple[TimeoutsConfig, Route, Waits] | None = None
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    _waits: tuple[Config, Route, Waits] | None = None
 
-    def waits(self, config: TimeoutsConfig) -> Waits:
+    def waits(self, config: Config) -> Waits:
         """The waits of its requests under this configuration."""
         known = self._waits
         if known is None or known[0] is not config or known[1] is not self.route:

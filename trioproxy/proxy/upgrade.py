@@ -17,8 +17,8 @@ from trioproxy.observe.metrics import ServiceCounters
 from trioproxy.proxy.client import Client
 from trioproxy.proxy.closer import Closer, Ended
 from trioproxy.proxy.live import LiveConnection
+from trioproxy.proxy.outcome import Outcome, Switched
 from trioproxy.proxy.plane import Plane
-from trioproxy.proxy.relay import Outcome, Switched
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.tunnel import forward_bytes
 from trioproxy.proxy.upstream import Upstream
@@ -112,7 +112,7 @@ class Upgrade:
 
     async def _forward(self, counters: ServiceCounters, *, websocket: bool) -> Ended:
         config = self._plane.config
-        waits = Waits.of(config.timeouts, self._route)
+        waits = Waits.of(config, self._route)
         closer = self._live.closer
         assert closer is not None
         client, backend, record = self._client.stream, self._upstream.stream, self._request.record

@@ -161,6 +161,14 @@ class RouteTimeouts(Model):
     websocket_idle: Seconds | None = None
 
 
+RetryStatuses = Annotated[
+    str,
+    AfterValidator(_check_statuses),
+    Field(pattern=r"^(5[0-9]{2}(-5[0-9]{2})?(,5[0-9]{2}(-5[0-9]{2})?)*)?$"),
+]
+"""Statuses of answers that are not passed on while another backend can be asked: "502-504"; empty = none."""
+
+
 class RouteRetry(Model):
     """Per-route overrides of `[retry]`."""
 
@@ -168,6 +176,9 @@ class RouteRetry(Model):
     budget: Share | None = None
     replay_bytes: Bytes | None = None
     backoff: Seconds | None = None
+    per_try: Seconds | None = None
+    statuses: RetryStatuses | None = None
+    idempotency_key: Flag | None = None
 
 
 class RoutePassive(Model):

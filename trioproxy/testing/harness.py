@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,12 +38,14 @@ class RecordingLog(AccessLog):
 class Harness:
     """A running proxy with its network. Made by `open_proxy`."""
 
-    def __init__(self, config: Config, network: MemoryNetwork, handler_nursery: trio.Nursery) -> None:
+    def __init__(
+        self, config: Config, network: MemoryNetwork, handler_nursery: trio.Nursery, rng: Callable[[], float]
+    ) -> None:
         """`handler_nursery` holds one task per client connection."""
         metrics = Metrics()
         self.network = network
         self.log = RecordingLog(metrics)
-        self.proxy = Proxy(config, dial=network.dial, access_log=self.log, metrics=metrics)
+        self.proxy = Proxy(config, dial=network.dial, access_log=self.log, metrics=metrics, rng=rng)
         self._handler_nursery = handler_nursery
         self._version = 0
         self._ended = trio.Event()
@@ -112,16 +115,21 @@ class Harness:
 
 @asynccontextmanager
 async def open_proxy(
-    routes: Iterable[Route] = (), *, config: Mapping[str, Any] | None = None, network: MemoryNetwork | None = None
+    routes: Iterable[Route] = (),
+    *,
+    config: Mapping[str, Any] | None = None,
+    network: MemoryNetwork | None = None,
+    rng: Callable[[], float] = random.random,
 ) -> AsyncGenerator[Harness]:
     """Run a proxy while inside.
 
     `config` holds sections as in the configuration file: `{"timeouts": {"head": "1s"}}`. When the block ends,
-    connections that are still open are cut. An exception of the block leaves it as it is, without a group around it.
+    connections that are still open are cut. `rng` tells the numbers from 0 to 1 that pauses and choices depend on.
+    An exception of the block leaves it as it is, without a group around it.
     """
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        harness = Harness(Config.model_validate(config or {}), network or MemoryNetwork(), nursery)
+        harness = Harness(Config.model_validate(config or {}), network or MemoryNetwork(), nursery, rng)
         await nursery.start(harness.proxy.run)
         harness.set_routes(routes)
         try:
