@@ -10,6 +10,10 @@ EndedBy = Literal["client", "backend", "proxy"]
 
 GOING_AWAY = 1001
 """Close code of an endpoint that leaves (RFC 6455 §7.4.1)."""
+SERVICE_RESTART = 1012
+"""Close code that tells clients to connect again: what they meet then is another backend, or the same one anew."""
+BACKEND_LOST = "the connection to the service was lost"
+"""What clients are told with it."""
 ABORT_SECONDS = 1.0
 """For aborting both streams, which does not wait; a bound for a stream that does all the same."""
 

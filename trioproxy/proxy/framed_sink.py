@@ -26,6 +26,11 @@ class FramedSink:
         """Whether a close frame has been sent, the backend's or ours: what breaks now breaks nothing."""
         return self._frames.closing or self._muted
 
+    @property
+    def between(self) -> bool:
+        """Whether what has been sent ended with a frame."""
+        return self._frames.between
+
     async def send_lent(self, data: Piece) -> None:
         """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it.
 

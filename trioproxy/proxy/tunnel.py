@@ -11,7 +11,16 @@ import trio
 from trioproxy.net.plain import Piece
 from trioproxy.net.prefixed import PrefixedStream
 from trioproxy.net.stream import abort
-from trioproxy.proxy.closer import ABORT_SECONDS, GOING_AWAY, Closer, Ended, EndedBy, Traffic
+from trioproxy.proxy.closer import (
+    ABORT_SECONDS,
+    BACKEND_LOST,
+    GOING_AWAY,
+    SERVICE_RESTART,
+    Closer,
+    Ended,
+    EndedBy,
+    Traffic,
+)
 from trioproxy.proxy.framed_sink import FramedSink
 from trioproxy.proxy.verdict import Verdict
 
@@ -19,6 +28,7 @@ RELAY_BUFFER = 64 * 1024
 """Bytes read at a time, and so the most that is held each way; nothing while nothing moves."""
 
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+_CLOSE = 0x88  # first byte of a close frame, which most often comes in a piece of its own
 _OTHER: dict[EndedBy, EndedBy] = {"client": "backend", "backend": "client"}
 
 
@@ -38,9 +48,11 @@ async def forward_bytes(
     not half-close (TLS), that is the end of all. A side that fails makes the other one fail visibly.
 
     With `websocket`, an end that the proxy makes (`closer`, idle) is told to the client by a close frame
-    between two frames of the backend; the client's answer travels on, and closes the backend as well.
-    `close` bounds that in seconds, and also what remains of a WebSocket after one side has ended. Both
-    streams are closed when this returns or is cancelled.
+    between two frames of the backend; the client's answer travels on, and closes the backend as well. A backend
+    that breaks, or ends without a close frame, is lost: behind all that it has said the client gets the close
+    frame 1012; if that ended inside a frame, its connection breaks as well. `close` bounds these in seconds, and
+    also what remains of a WebSocket after one side has ended. Both streams are closed when this returns or is
+    cancelled.
     """
     verdict = Verdict(closer, idle)
     tunnel = _Tunnel(client, backend, traffic, verdict, websocket=websocket)
@@ -70,9 +82,12 @@ class _Tunnel:
     __slots__ = (
         "_backend",
         "_client",
+        "_client_closes",
         "_ended_first",
         "_finished",
         "_framed",
+        "_lost",
+        "_mute",
         "_parting",
         "_traffic",
         "_verdict",
@@ -93,6 +108,9 @@ class _Tunnel:
         self._verdict = verdict
         self._framed = FramedSink(client) if websocket else None
         self._ended_first: EndedBy | None = None
+        self._client_closes = False  # as far as can be seen without following its frames
+        self._mute = False  # nothing more can be said to the backend
+        self._lost = False  # the backend, without a close frame: nothing more will come from it
         self._finished = False  # nothing more will pass
         self._parting: trio.Event | None = None  # waits for that; made late, for idle tunnels are many
 
@@ -113,11 +131,21 @@ class _Tunnel:
                 return self._failed(side)
             if not data:
                 return await self._source_ended(side, target)
+            if inward and self._framed is not None and data[0] == _CLOSE:
+                self._client_closes = True
+                if self._lost:
+                    return self._finish()
+            if inward and self._mute:
+                continue
             verdict.moved = trio.current_time()
             try:
                 await send(data)
             except _BROKEN:
-                return self._failed(_OTHER[side])
+                if not inward or self._framed is None:
+                    return self._failed(_OTHER[side])
+                # What the backend has said before may still be on its way, its close frame among it.
+                self._mute = True
+                continue
             if inward:
                 traffic.bytes_in += len(data)
             else:
@@ -125,18 +153,37 @@ class _Tunnel:
 
     async def part(self, ended: Ended) -> None:
         """Take leave in the way the end allows; what is not closed afterwards has to be cut."""
+        if self._lost and ended.by == "backend":
+            with suppress(*_BROKEN):
+                await self._tell_of_loss()
+            return
         if ended.error is not None and (self._framed is None or ended.by != "proxy"):
             return
         with suppress(*_BROKEN):
             if self._framed is not None and ended.by == "proxy":
                 await self._framed.close(ended.code or GOING_AWAY, ended.reason)
-            if not self._finished:
-                self._parting = trio.Event()
-                await self._parting.wait()
+            await self._until_finished()
             await self._client.aclose()
             await self._backend.aclose()
 
+    async def _tell_of_loss(self) -> None:
+        assert self._framed is not None
+        if not self._framed.between:
+            return  # the client must not take for whole what it has
+        await self._framed.close(SERVICE_RESTART, BACKEND_LOST)
+        if _can_half_close(self._client):
+            await self._client.send_eof()
+        await self._until_finished()  # closing before the client's answer has come would be a reset
+        await self._client.aclose()
+
+    async def _until_finished(self) -> None:
+        if not self._finished:
+            self._parting = trio.Event()
+            await self._parting.wait()
+
     async def _source_ended(self, side: EndedBy, target: trio.abc.Stream) -> None:
+        if side == "backend" and self._loses_backend():
+            return
         first = self._ended_first is None
         self._ended_first = self._ended_first or side
         half_open = False
@@ -156,7 +203,19 @@ class _Tunnel:
         if self._parting is not None:
             self._parting.set()
 
+    def _loses_backend(self) -> bool:
+        """The backend has ended or broken; whether that is a loss, which is settled then."""
+        if self._framed is None or self._framed.closing or self._ended_first is not None or self._parting is not None:
+            return False
+        self._lost = self._mute = True
+        self._ended_first = "backend"
+        error = None if self._client_closes else "upstream_closed"
+        self._verdict.settle(Ended(None, BACKEND_LOST, "backend", error))
+        return True
+
     def _failed(self, side: EndedBy) -> None:
+        if side == "backend" and self._loses_backend():
+            return
         self._finish()
         if self._framed is not None and self._framed.closing:
             self._verdict.settle(Ended(None, "", self._ended_first or side, None))

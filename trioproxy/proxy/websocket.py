@@ -8,13 +8,12 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from trioproxy.net.stream import abort
-from trioproxy.proxy.closer import ABORT_SECONDS, GOING_AWAY, Closer, Ended, Traffic
+from trioproxy.proxy.closer import ABORT_SECONDS, BACKEND_LOST, GOING_AWAY, SERVICE_RESTART, Closer, Ended, Traffic
 from trioproxy.proxy.leg import ABNORMAL, Leg
 from trioproxy.proxy.leg_stream import Side
 from trioproxy.proxy.verdict import Verdict
 
 INTERNAL_ERROR = 1011
-SERVICE_RESTART = 1012
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def _to_client(ended: Ended) -> tuple[int, str]:
     if ended.by != "backend" or ended.error is None:
         return _to_causer(ended)
     if ended.code == ABNORMAL:
-        return SERVICE_RESTART, "the connection to the service was lost"
+        return SERVICE_RESTART, BACKEND_LOST
     return INTERNAL_ERROR, "the service broke the WebSocket protocol"
 
 
