@@ -155,7 +155,8 @@ async def test_clients_of_a_disabled_backend_are_pinned_to_another(autojump_cloc
 
 
 async def test_clients_of_a_backend_that_fails_are_pinned_to_who_served_them(autojump_clock: MockClock) -> None:
-    async with scene({"health": {"passive": {"failures": 2}}}) as here:
+    # Every dial is one more failure only where refusals are not remembered.
+    async with scene({"health": {"passive": {"failures": 2}}, "pool": {"refused_for": 0}}) as here:
         here.backends[1].accepting = False
         for _ in range(4):  # it is ejected meanwhile
             wire = await here.harness.send(get("/s/web/", here.pin("b")))
