@@ -351,21 +351,6 @@ async def test_replay_bytes_is_the_largest_body_that_is_sent_again(
         assert second.dials == again
 
 
-async def test_no_more_than_replay_bytes_of_an_upload_are_held(autojump_clock: MockClock) -> None:
-    async with proxy({"retry": {"replay_bytes": 1000}}) as harness:
-        [first] = route_to(harness, 1)
-        client = await harness.send(get(method="PUT", fields=CHUNKED))
-        wire = await first.accept()
-        await wire.read_head()
-        for _ in range(50):
-            await client.send(chunks(b"x" * 900))
-            await wire.read_until(b"x" * 900)
-        await client.send(b"0\r\n\r\n")
-        await wire.read_until(b"0\r\n\r\n")
-        await wire.send(OK)
-        assert (await client.read_response()).status == 200
-
-
 # --- pauses, per_try, budget ------------------------------------------------------------------------------
 
 

@@ -129,3 +129,13 @@ def test_any_text_comes_back_from_a_line(text: str) -> None:
 def test_the_time_is_the_one_the_request_began_at_cut_to_milliseconds(at: float) -> None:
     shown = datetime.fromisoformat(json.loads(record(started_at=at).line())["time"])
     assert -1e-6 <= at - (shown - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() < 0.001 + 1e-6
+
+
+def test_tries_that_another_one_followed_are_listed_and_short() -> None:
+    record = RequestRecord("id", "192.0.2.1", "web", 0.0, 0.0)
+    assert b'"tries"' not in record.line()
+    record.note_retry("10.0.0.5:8888", "connect_failed")
+    record.note_retry("x" * 255, "upstream_closed")
+    found = json.loads(record.line())
+    assert found["retries"] == 2
+    assert found["tries"] == ["10.0.0.5:8888 connect_failed", "x" * 64 + "… upstream_closed"]

@@ -138,7 +138,7 @@ class Tries:
 
     def _others_left(self) -> bool:
         mine = self._lease.backend.id if self._lease is not None else None
-        return any(one.id != mine and one.id not in self._tried for one in self._match.route.backends)
+        return any(one != mine and one not in self._tried for one in self._stats.backends)  # the table may be new
 
     def _spared(self, now: float, *, charged: bool) -> set[str]:
         """Backends that have asked to be left alone: second tries of what was sent do not go there."""
