@@ -78,29 +78,29 @@ async def scene(how: str, config: dict[str, Any] | None = None, **route: Any) ->
     first, second = Served(how), Served("answers")
     proxy = Proxy(Config.model_validate(config or {}), metrics=Metrics())
     theirs, ours = socket.socketpair()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(trio.fail_after(30))
-        for one in (first, second):
-            serve: Serve = one.serve
-            one.port = await stack.enter_async_context(raw_backend(serve))
-        if how == "refuses":
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                first.port = free.getsockname()[1]
-        backends = [
-            Backend(host="127.0.0.1", port=one.port, weight=weight) for one, weight in ((first, 1), (second, 0))
-        ]
-        given = {"session_id": "s", "service": "web", "backends": backends, **route}
-        proxy.execute(SetTable(Table.build([Route.model_validate(given)], version=1)))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(proxy.run)
-            stream = PlainStream.adopt(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-            nursery.start_soon(proxy.serve_connection, PrefixedStream(stream), PEER)
-            client = Wire(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-            yield Scene(proxy, client, first, second)
-            nursery.cancel_scope.cancel()
-        await stream.aclose()
-        await client.aclose()
+    with trio.fail_after(30):
+        async with AsyncExitStack() as stack:
+            for one in (first, second):
+                serve: Serve = one.serve
+                one.port = await stack.enter_async_context(raw_backend(serve))
+            if how == "refuses":
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    first.port = free.getsockname()[1]
+            backends = [
+                Backend(host="127.0.0.1", port=one.port, weight=weight) for one, weight in ((first, 1), (second, 0))
+            ]
+            given = {"session_id": "s", "service": "web", "backends": backends, **route}
+            proxy.execute(SetTable(Table.build([Route.model_validate(given)], version=1)))
+            async with trio.open_nursery() as nursery:
+                await nursery.start(proxy.run)
+                stream = PlainStream.adopt(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+                nursery.start_soon(proxy.serve_connection, PrefixedStream(stream), PEER)
+                client = Wire(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+                yield Scene(proxy, client, first, second)
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+            await client.aclose()
 
 
 @pytest.mark.parametrize("how", ["refuses", "resets", "resets inside", "closes", "is busy"])
