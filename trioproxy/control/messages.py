@@ -110,7 +110,7 @@ class TargetHealth:
     """
 
     address: str  # `Backend.key`
-    spec: Health  # as in the route
+    spec: Health  # as in the route, over `[health.active]`
     up: bool | None
     reason: str  # why it is down, or up again; for people
     since: float  # seconds since the epoch; when it became so
@@ -129,7 +129,7 @@ class SetHealth:
 class SetEjected:
     """Another forwarder has ejected this backend, or it has returned. Answer: Done, with found = it exists.
 
-    What a forwarder does about it is no news of its own.
+    Taking this over is no news. Letting the backend return later, after a trial of one's own, is.
     """
 
     route: RouteKey
