@@ -236,7 +236,8 @@ class BackendInfo:
     failures: int  # in a row
     last_error: str | None
     last_error_at: float | None  # seconds since the epoch
-    last_check_at: float | None = None  # of active health
+    last_check_at: float | None = None  # seconds since the epoch; None where it is not checked
+    last_check_error: str | None = None  # what the last check met; None = it passed
     reason: str | None = None  # why it is not healthy, for people
 
 

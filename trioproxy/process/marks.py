@@ -37,6 +37,10 @@ class Marks:
             for backend_id in [name for name in marked if name not in known]:
                 self.set(key, backend_id, "enabled")
 
+    def disabled(self, route: RouteKey) -> list[str]:
+        """The backends of a route that are disabled."""
+        return [name for name, state in self._marks.get(route, {}).items() if state == "disabled"]
+
     def commands(self) -> tuple[SetBackend, ...]:
         """What to tell a forwarder that has the table and nothing else."""
         return tuple(
