@@ -9,7 +9,6 @@ from trioproxy.control.worker import Event
 from trioproxy.errors import ProviderError
 from trioproxy.process import fleet, publisher
 
-
 BACKEND = "10.0.0.5:80"
 
 

@@ -122,6 +122,7 @@ class Prober:
         self._targets[target.key] = target
         if left := self._left.pop(target.key, None):
             target.adopt(left)
+            self._changed(target)
         self._fresh.append(target)
         self._woken.set()
         return target

@@ -119,13 +119,13 @@ class States:
                     route, backend_id, state, "healthy", standing.reason, standing.since, standing.ejected_until
                 )
 
-    def ejections(self, now: float) -> list[Ejection]:
-        """Those that have not run out."""
+    def ejections(self) -> list[Ejection]:
+        """Those that are not over, also where the time is: then a request is to try the backend."""
         return [
             Ejection(route, backend_id, standing.ejected_at, standing.ejected_until, standing.ejected_for)
             for route, standings in self._routes.items()
             for backend_id, standing in standings.items()
-            if standing.ejected_until > now
+            if standing.ejected_until
         ]
 
     def _look(self, route: RouteKey, backend_id: str) -> tuple[_Standing, BackendState]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioproxy.control.messages import Command, SetEjected, SetHealth
+from trioproxy.control.messages import Command, SetBackend, SetEjected, SetHealth
 from trioproxy.health.states import Ejection
 from trioproxy.health.target import Target, TargetKey
 from trioproxy.routing.route import RouteKey
@@ -18,9 +18,15 @@ class Pending:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self._marks: dict[tuple[RouteKey, str], SetBackend] = {}
         self._targets: dict[TargetKey, Target] = {}
         self._ejections: dict[tuple[RouteKey, str], Ejection] = {}
         self._more = trio.Event()
+
+    def add_mark(self, mark: SetBackend) -> None:
+        """An operator has spoken, or what one has said holds no longer."""
+        self._marks[mark.route, mark.backend_id] = mark
+        self._more.set()
 
     def add_target(self, target: Target) -> None:
         """A check has changed this target."""
@@ -36,9 +42,10 @@ class Pending:
         """What is to be told now, once there is something."""
         await self._more.wait()
         self._more = trio.Event()
+        marks, self._marks = list(self._marks.values()), {}
         targets, self._targets = list(self._targets.values()), {}
         ejections, self._ejections = list(self._ejections.values()), {}
-        return [*health_commands(targets), *(as_command(one) for one in ejections)]
+        return [*marks, *health_commands(targets), *(as_command(one) for one in ejections)]
 
 
 class Bulletin:
@@ -52,6 +59,11 @@ class Bulletin:
         pending = Pending(index)
         self._readers.append(pending)
         return pending
+
+    def post_admin(self, mark: SetBackend) -> None:
+        """Every forwarder is to be told of this."""
+        for reader in self._readers:
+            reader.add_mark(mark)
 
     def post_target(self, target: Target) -> None:
         """Every forwarder is to be told of this target."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import trio
 
@@ -20,9 +22,9 @@ from trioproxy.control.messages import (
 from trioproxy.control.worker import HealthFigures, LastCheck
 from trioproxy.health.outbox import Outbox
 from trioproxy.health.prober import Prober
-from trioproxy.health.specs import Specs
 from trioproxy.health.states import Ejection, States
 from trioproxy.health.target import Target
+from trioproxy.policy.specs import Specs
 from trioproxy.process.announce import Announcer
 from trioproxy.process.bulletin import Bulletin, as_command, health_commands
 from trioproxy.process.events import EventLog
@@ -79,7 +81,8 @@ class Care:
     def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> None:
         """These routes may differ from before; what is to be checked follows soon."""
         keys = list(keys)
-        self._marks.routes_changed(keys, table)
+        for mark in self._marks.routes_changed(keys, table):
+            self.bulletin.post_admin(mark)
         self._changed.update(dict.fromkeys(keys))
         self._woken.set()
 
@@ -92,6 +95,7 @@ class Care:
     def set_admin(self, route: RouteKey, backend_id: str, state: AdminState) -> None:
         """An operator has spoken: forwarders that come later are told as well, and what is disabled is not checked."""
         self._marks.set(route, backend_id, state)
+        self.bulletin.post_admin(SetBackend(route, backend_id, state))
         self._tell(self._states.set_admin(route, backend_id, state, self._clock()))
         self._changed[route] = None
         self._woken.set()
@@ -140,7 +144,7 @@ class Care:
         backends = {backend.id: backend for backend in route.backends} if route is not None else {}
         addresses = {name: backend.key for name, backend in backends.items()}
         self._announcer.tell(self._states.keep(key, addresses, self._clock()))
-        spec = self._specs.of(route) if route is not None else None
+        spec = self._specs.of(route.health) if route is not None else None
         before = self._prober.watches(key)
         if spec is None and not before:
             return
@@ -199,8 +203,9 @@ class Care:
         return [target.told() for target in self._prober.targets.values() if target.up is not None]
 
     def ejections(self) -> list[Ejection]:
-        """Those that have not run out."""
-        return self._states.ejections(self._clock())
+        """Those that are not over. Where the time is, it is up to the next request: there is a second left for that."""
+        soon = math.ceil(self._clock()) + 1.0  # not another time with each call, or a starting forwarder never has it
+        return [replace(one, until=max(one.until, soon)) for one in self._states.ejections()]
 
     def outbox(self) -> Outbox:
         """A stream of changes for whoever reports them on; it begins with all that is not healthy now."""
@@ -208,13 +213,23 @@ class Care:
 
     def complete(self, reported: tuple[BackendInfo, ...]) -> tuple[BackendInfo, ...]:
         """What forwarders report, and those backends besides that are not healthy and that nobody has used."""
-        known = {((info.session_id, info.service), info.backend_id) for info in reported}
+        known = {((info.session_id, info.service), info.backend_id): info.state for info in reported}
+        self._end_ejections(known)
         more: list[BackendInfo] = []
         for change in self._states.unwell():
             backend = self._find(change.route, change.backend_id)
             if backend is not None and (change.route, change.backend_id) not in known:
                 more.append(_unused(change, backend))
         return (*reported, *more)
+
+    def _end_ejections(self, reported: Mapping[tuple[RouteKey, str], str]) -> None:
+        """Those that have run out and that no forwarder knows of: the one that would have ended them is gone."""
+        now = self._clock()
+        for change in list(self._states.unwell()):
+            if not 0.0 < change.until < now or reported.get((change.route, change.backend_id)) == "ejected":
+                continue
+            why = "the forwarder that had ejected it is gone"
+            self._tell(self._states.set_returned(change.route, change.backend_id, why, now))
 
     def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
         """The last check of a backend; None before the first one, and where it is not checked."""

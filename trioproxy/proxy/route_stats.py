@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from trioproxy.config.schema import TimeoutsConfig
+from trioproxy.control.messages import AdminState
 from trioproxy.proxy.backend_stats import BackendStats
 from trioproxy.proxy.turnout import Turnout
 from trioproxy.proxy.waits import Waits
@@ -41,9 +42,13 @@ class RouteStats:
             return
         self.route = route
         known = {(one.id, one.backend.key): one for one in (*self.leaving, *self.backends.values())}
+        said: dict[str, AdminState] = {
+            one.id: one.admin for one in self.backends.values()
+        }  # of the name, wherever it leads
         self.backends = {}
         for backend in route.backends:
             stats = known.pop((backend.id, backend.key), None) or BackendStats(backend)
+            stats.admin = said.get(backend.id, "enabled")
             stats.backend = backend
             self.backends[backend.id] = stats
         self.leaving = [one for one in known.values() if one.in_flight]

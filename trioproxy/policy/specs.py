@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trioproxy.routing.route import Health, Route
+from trioproxy.routing.route import Health
 
 KEPT = 1024
 """Ways of checking that are kept, so that routes with the same one share it."""
@@ -23,9 +23,8 @@ class Specs:
         self._known.clear()
         return True
 
-    def of(self, route: Route) -> Health | None:
-        """The way in which this route's backends are checked; None = they are not."""
-        health = route.health
+    def of(self, health: Health | None) -> Health | None:
+        """The way in which the backends of a route with this health object are checked; None = they are not."""
         if health is None:
             return None
         key = (health, frozenset(health.model_fields_set))  # what was given is no part of equality
