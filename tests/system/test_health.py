@@ -239,3 +239,4 @@ async def test_an_upgrade_takes_along_what_is_known_of_backends(tmp_path: Path) 
                 str(dead): "unhealthy",
             }
             assert await served_by(worker, "/s/v/", [one, two], count=20) == [20, 0]
+            assert await worker.program.ended(seconds=30) == 0  # what serves now ends with its process group

@@ -72,6 +72,8 @@ class HttpCheck:
     async def _next(self, stream: trio.abc.Stream) -> object:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             data = bytes(await stream.receive_some(RECEIVE))
+            if not data and not self._read:
+                raise trio.BrokenResourceError
             self._read += len(data)
             self._connection.receive_data(data)
         return event

@@ -42,9 +42,8 @@ class RouteStats:
             return
         self.route = route
         known = {(one.id, one.backend.key): one for one in (*self.leaving, *self.backends.values())}
-        said: dict[str, AdminState] = {
-            one.id: one.admin for one in self.backends.values()
-        }  # of the name, wherever it leads
+        # An operator's word is about the name, wherever that leads.
+        said: dict[str, AdminState] = {one.id: one.admin for one in self.backends.values()}
         self.backends = {}
         for backend in route.backends:
             stats = known.pop((backend.id, backend.key), None) or BackendStats(backend)
