@@ -4,10 +4,12 @@ import pytest
 import trio
 from supervisor_fake import World, route
 
-from trioproxy.control.messages import Done, SetBackend
+from trioproxy.control.messages import Answer, Command, Done, SetBackend, SetTable
 from trioproxy.control.worker import Event
 from trioproxy.errors import ProviderError
 from trioproxy.process import fleet, publisher
+
+BACKEND = "10.0.0.5:80"
 
 
 async def collect(world: World, kind: str) -> list[Event]:
@@ -207,14 +209,25 @@ async def test_what_the_forwarder_knows_is_asked_of_it(autojump_clock: trio.abc.
     async with world.running():
         assert (await world.worker.report()).table_version == world.catalog.version
         assert await world.worker.close_connection("c-1")
-        assert await world.worker.set_backend(("s", "v"), "b", "draining")
-        assert world.plane.commands[-1] == SetBackend(("s", "v"), "b", "draining")
+        await world.worker.put_route(route())
+        assert await world.worker.set_backend(("s", "v"), BACKEND, "draining")
+        assert world.plane.commands[-1] == SetBackend(("s", "v"), BACKEND, "draining")
         (event,) = await collect(world, "health")
-        assert event.detail == {"session_id": "s", "service": "v", "backend_id": "b", "state": "draining"}
+        assert event.detail == {
+            "session_id": "s",
+            "service": "v",
+            "backend_id": BACKEND,
+            "state": "draining",
+            "previous": "healthy",
+            "reason": "an operator is draining it",
+        }
+        assert world.worker.health_figures().changes == {"draining": 1}
+        (info,) = (await world.worker.report()).backends
+        assert (info.backend_id, info.state, info.reason) == (BACKEND, "draining", "an operator is draining it")
         world.lifecycle.start_drain()
 
 
-async def test_what_the_forwarder_does_not_know_is_not_found(
+async def test_a_connection_that_the_forwarder_does_not_know_is_not_found(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()
@@ -225,8 +238,38 @@ async def test_what_the_forwarder_does_not_know_is_not_found(
 
         monkeypatch.setattr(world.plane, "execute", unknown)
         assert not await world.worker.close_connection("c-1")
-        assert not await world.worker.set_backend(("s", "v"), "b", "draining")
+        monkeypatch.undo()
+        world.lifecycle.start_drain()
+
+
+async def test_a_backend_that_the_table_does_not_have_is_not_found(autojump_clock: trio.abc.Clock) -> None:
+    world = World()
+    async with world.running():
+        await world.worker.put_route(route())
+        assert not await world.worker.set_backend(("s", "v"), "other", "draining")
+        assert not await world.worker.set_backend(("other", "v"), BACKEND, "draining")
         assert await collect(world, "health") == []
+        assert not any(isinstance(command, SetBackend) for command in world.plane.commands)
+        world.lifecycle.start_drain()
+
+
+async def test_a_forwarder_that_is_behind_with_its_routes_is_told_again(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    async with world.running():
+        await world.worker.put_route(route())
+        execute = world.plane.execute
+
+        async def behind(command: Command) -> Answer:
+            answer = await execute(command)
+            told = sum(isinstance(one, SetBackend) for one in world.plane.commands)
+            return Done(found=told > 1) if isinstance(command, SetBackend) else answer
+
+        monkeypatch.setattr(world.plane, "execute", behind)
+        assert await world.worker.set_backend(("s", "v"), BACKEND, "disabled")
+        kinds = [type(command) for command in world.plane.commands[-3:]]
+        assert kinds == [SetBackend, SetTable, SetBackend]
         monkeypatch.undo()
         world.lifecycle.start_drain()
 

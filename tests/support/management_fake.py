@@ -17,6 +17,8 @@ from trioproxy.control.worker import (
     Event,
     Explanation,
     ForwarderInfo,
+    HealthFigures,
+    LastCheck,
     ProviderInfo,
     Readiness,
     UpgradeInfo,
@@ -80,6 +82,8 @@ class FakeWorker:
         self.activity: dict[RouteKey, Activity] = {}
         self.counters = Metrics()
         self.closed: list[str] = []
+        self.checks: dict[tuple[RouteKey, str], LastCheck] = {}
+        self.health = HealthFigures()
         self.backend_states: dict[tuple[RouteKey, str], AdminState] = {}
         self.calls: list[str] = []
         self.history: list[Event] = []
@@ -141,6 +145,12 @@ class FakeWorker:
             activity=self.activity,
             connections=self.live if connections else (),
         )
+
+    def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
+        return self.checks.get((route, backend_id))
+
+    def health_figures(self) -> HealthFigures:
+        return self.health
 
     async def close_connection(self, connection_id: str) -> bool:
         await self._work("close_connection")

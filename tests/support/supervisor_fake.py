@@ -27,6 +27,7 @@ from trioproxy.control.messages import (
 from trioproxy.errors import ConfigError, ProviderError, StartError
 from trioproxy.net.certificates import CertificateInfo, Shelf
 from trioproxy.observe.metrics import Metrics
+from trioproxy.process.care import Care
 from trioproxy.process.events import EventLog
 from trioproxy.process.fleet import Fleet
 from trioproxy.process.forwarder import run_forwarder
@@ -34,7 +35,6 @@ from trioproxy.process.intake import Intake
 from trioproxy.process.launch import LocalLaunch
 from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
-from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.settings import Settings
@@ -229,7 +229,7 @@ class World:
         self.lifecycle = Lifecycle()
         self.events = EventLog(clock=lambda: 1000.0)
         self.catalog = Catalog(PRIORITY)
-        self.marks = Marks()
+        self.care = Care(lambda: self.catalog.table, self.events, defaults=config.health.active, clock=lambda: 1000.0)
         ledger = Ledger(lambda: self.catalog.table)
         self.slot = Slot(
             LocalLaunch(self._forward, self._in_force),
@@ -240,7 +240,7 @@ class World:
         )
         self.fleet = Fleet([self.slot], ledger)
         self.publisher = Publisher(self.catalog, self.fleet, self.store)
-        self.intake = Intake(self.catalog, self.publisher, self.events, marks=self.marks, clock=lambda: 1000.0)
+        self.intake = Intake(self.catalog, self.publisher, self.events, watcher=self.care, clock=lambda: 1000.0)
         self.sources = Sources(self.intake, config.routes, config.providers.file)
         self.next_config: Config | ConfigError = config
         self.applied: list[Config] = []
@@ -262,7 +262,8 @@ class World:
             intake=self.intake,
             writes=self.writes,
             fleet=self.fleet,
-            marks=self.marks,
+            publisher=self.publisher,
+            care=self.care,
             events=self.events,
             lifecycle=self.lifecycle,
             upgrade=cast(Upgrade, None),
@@ -306,7 +307,7 @@ class World:
         return self.settings.in_force()
 
     def _standing(self) -> tuple[Command, ...]:
-        return self._in_force(), SetTable(self.catalog.table), *self.marks.commands()
+        return self._in_force(), SetTable(self.catalog.table), *self.care.commands()
 
     def _ready(self) -> None:
         self.log.append("ready")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,10 +89,21 @@ def test_a_route_without_backends_is_refused() -> None:
     assert found.session_id == "s"
 
 
-@pytest.mark.parametrize("state", ["draining", "disabled"])
-def test_backends_that_an_operator_took_out_are_not_used(state: BackendState) -> None:
-    found = explain("/s/v/", route(), backends=(backend(state),))
+@pytest.mark.parametrize(
+    ("state", "said", "reason"),
+    [
+        ("draining", None, "an operator is draining it, so it gets no new requests"),
+        ("disabled", None, "an operator has disabled it"),
+        ("unhealthy", "failed 3 checks in a row: answered 503", "failed 3 checks in a row: answered 503"),
+        ("ejected", "3 failures in a row", "3 failures in a row"),
+    ],
+)
+def test_backends_that_cannot_be_chosen_are_not_used_and_the_reason_is_told(
+    state: BackendState, said: str | None, reason: str
+) -> None:
+    found = explain("/s/v/", route(), backends=(replace(backend(state), reason=said),))
     assert (found.outcome, found.code) == ("refuse", "no_backend")
+    assert found.steps[-2:] == (f"Backend 10.0.0.5:80 is {state}: {reason}.", "No backend can serve this.")
     assert found.backends[0] | {"id": 0} == {
         "id": 0,
         "host": "10.0.0.5",
@@ -100,9 +112,23 @@ def test_backends_that_an_operator_took_out_are_not_used(state: BackendState) ->
         "weight": 1,
         "state": state,
         "usable": False,
+        "reason": reason,
         "in_flight": 2,
         "last_error": "connect_failed: x",
     }
+
+
+def test_of_very_many_unusable_backends_only_some_are_told_in_sentences() -> None:
+    backends = [{"host": "10.0.0.5", "port": port} for port in range(1, 31)]
+    known = tuple(
+        BackendInfo("s", "v", f"10.0.0.5:{port}", f"10.0.0.5:{port}", 1, "disabled", 0, 0, 0, None, None)
+        for port in range(2, 31)
+    )
+    found = explain("/s/v/", route(backends=backends), backends=known)
+    assert found.steps[-2:] == (
+        "So are 9 more.",
+        "1 of 30 backends can serve this, by weighted round robin.",
+    )
 
 
 def test_a_route_for_some_clients_only_says_so() -> None:

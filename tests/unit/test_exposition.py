@@ -55,6 +55,11 @@ FULL = Gauges(
     certificates={"a.example": 2_000_000_000.0},
     forwarders={"ready": 2},
     forwarder_restarts=4,
+    backend_changes={"unhealthy": 6},
+    health_targets={"unknown": 8},
+    health_checks={"failed": 9},
+    health_checks_late=10,
+    ejections=11,
 )
 
 
@@ -94,6 +99,11 @@ def test_gauges_are_told() -> None:
     assert told("trioproxy_provider_sync_age_seconds", provider="store") == 1.5
     assert told("trioproxy_certificate_expiry_timestamp_seconds", name="a.example") == 2_000_000_000
     assert told("trioproxy_forwarder_restarts_total") == 4
+    assert told("trioproxy_backend_changes_total", state="unhealthy") == 6
+    assert told("trioproxy_health_targets", state="unknown") == 8
+    assert told("trioproxy_health_checks_total", result="failed") == 9
+    assert told("trioproxy_health_checks_late_total") == 10
+    assert told("trioproxy_ejections_total") == 11
 
 
 def test_a_provider_that_was_never_read_has_no_age() -> None:
@@ -114,6 +124,17 @@ def test_every_state_is_there_from_the_start() -> None:
         ("trioproxy_backends", "ejected"): 0,
         ("trioproxy_backends", "draining"): 0,
         ("trioproxy_backends", "disabled"): 0,
+        ("trioproxy_backend_changes_total", "healthy"): 0,
+        ("trioproxy_backend_changes_total", "unhealthy"): 0,
+        ("trioproxy_backend_changes_total", "ejected"): 0,
+        ("trioproxy_backend_changes_total", "draining"): 0,
+        ("trioproxy_backend_changes_total", "disabled"): 0,
+        ("trioproxy_health_targets", "healthy"): 0,
+        ("trioproxy_health_targets", "unhealthy"): 0,
+        ("trioproxy_health_targets", "unknown"): 0,
+        ("trioproxy_health_checks_total", "ok"): 0,
+        ("trioproxy_health_checks_total", "failed"): 0,
+        ("trioproxy_health_checks_total", "undecided"): 0,
         ("trioproxy_pool_connections", "idle"): 0,
         ("trioproxy_pool_connections", "active"): 0,
         ("trioproxy_pool_connections", "dialing"): 0,

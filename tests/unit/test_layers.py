@@ -22,7 +22,7 @@ LAYERS = (
     ("net",),
     ("control",),
     ("proxy",),
-    ("providers",),
+    ("providers", "health"),
     ("management",),
     ("process",),
     ("cli", "commands", "__main__"),

@@ -241,7 +241,7 @@ class HealthConfig(Model):
         default=False,
         description="When no backend is healthy: true sends requests to them all the same, false answers 503 at once.",
     )
-    active: Health = Field(default=Health(), description="Defaults of a route's health object.")
+    active: Health = Field(default=Health(), description="What routes' health objects leave out.")
     passive: PassiveHealthConfig = PassiveHealthConfig()
 
 

@@ -110,7 +110,7 @@ class TargetHealth:
     """
 
     address: str  # `Backend.key`
-    spec: Health  # as in the route
+    spec: Health  # as in the route, over `[health.active]`
     up: bool | None
     reason: str  # why it is down, or up again; for people
     since: float  # seconds since the epoch; when it became so
@@ -129,7 +129,7 @@ class SetHealth:
 class SetEjected:
     """Another forwarder has ejected this backend, or it has returned. Answer: Done, with found = it exists.
 
-    What a forwarder does about it is no news of its own.
+    Taking this over is no news. Letting the backend return later, after a trial of one's own, is.
     """
 
     route: RouteKey
@@ -236,7 +236,8 @@ class BackendInfo:
     failures: int  # in a row
     last_error: str | None
     last_error_at: float | None  # seconds since the epoch
-    last_check_at: float | None = None  # of active health
+    last_check_at: float | None = None  # seconds since the epoch; None where it is not checked
+    last_check_error: str | None = None  # what the last check met; None = it passed
     reason: str | None = None  # why it is not healthy, for people
 
 

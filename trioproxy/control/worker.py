@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -64,6 +64,25 @@ class UpgradeInfo:
 
     state: Literal["none", "running", "failed"]
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastCheck:
+    """The last active check of a backend. `error` says what it met; None = it passed."""
+
+    at: float  # seconds since the epoch
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthFigures:
+    """What is counted about the health of backends."""
+
+    targets: Mapping[str, int] = field(default_factory=dict[str, int])  # now: "healthy", "unhealthy", "unknown"
+    checks: Mapping[str, int] = field(default_factory=dict[str, int])  # "ok", "failed", "undecided"
+    late: int = 0  # checks that began more than a second late
+    changes: Mapping[str, int] = field(default_factory=dict[str, int])  # of backends, by what they became
+    ejections: int = 0  # by forwarders
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,14 @@ class Worker(Protocol):
 
     async def set_backend(self, route: RouteKey, backend_id: str, state: AdminState) -> bool:
         """Drain, disable or enable a backend in every forwarder; False when it does not exist."""
+        ...
+
+    def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
+        """The last active check of a backend; None before the first one, and where it is not checked."""
+        ...
+
+    def health_figures(self) -> HealthFigures:
+        """What is counted about the health of backends."""
         ...
 
     def forwarders(self) -> list[ForwarderInfo]:

@@ -35,6 +35,7 @@ def gauges_of(worker: Worker, report: Report, *, now: float) -> Gauges:
     """What the worker knows beyond its forwarders' counters. `now` is in seconds since the epoch."""
     table = worker.catalog.table
     forwarders = worker.forwarders()
+    health = worker.health_figures()
     certificates: dict[str, float] = {}
     for certificate in worker.certificates():
         for name in certificate.names:
@@ -55,6 +56,11 @@ def gauges_of(worker: Worker, report: Report, *, now: float) -> Gauges:
         certificates=certificates,
         forwarders=Counter(forwarder.state for forwarder in forwarders),
         forwarder_restarts=sum(forwarder.restarts for forwarder in forwarders),
+        health_targets=health.targets,
+        health_checks=health.checks,
+        health_checks_late=health.late,
+        backend_changes=health.changes,
+        ejections=health.ejections,
     )
 
 

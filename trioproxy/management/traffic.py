@@ -42,7 +42,7 @@ class TrafficCalls:
                 return None
             return _backend.dump_json(backend)
 
-        backends = all_backends(await in_order(self._worker.catalog.table), report)
+        backends = all_backends(await in_order(self._worker.catalog.table), report, self._worker.last_check)
         return stream(JsonList(b'{"backends":[', backends, dump, b"]}"), "application/json")
 
     async def set_backend(self, session_id: str, service: str, backend_id: str, action: Action) -> Response:

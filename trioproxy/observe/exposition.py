@@ -19,6 +19,8 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """What `render` produces, whatever the scraper would like better; every scraper reads it."""
 
 BACKEND_STATES = ("healthy", "unhealthy", "ejected", "draining", "disabled")
+TARGET_STATES = ("healthy", "unhealthy", "unknown")
+CHECK_RESULTS = ("ok", "failed", "undecided")
 POOL_STATES = ("idle", "active", "dialing", "waiting")
 FORWARDER_STATES = ("starting", "ready", "draining", "dead")
 LAST_STATUS = 599
@@ -48,6 +50,11 @@ class Gauges:
     certificates: Mapping[str, float] = field(default_factory=dict[str, float])  # name -> expiry, epoch seconds
     forwarders: Mapping[str, int] = field(default_factory=dict[str, int])  # by state
     forwarder_restarts: int = 0
+    health_targets: Mapping[str, int] = field(default_factory=dict[str, int])  # by state
+    health_checks: Mapping[str, int] = field(default_factory=dict[str, int])  # by result
+    health_checks_late: int = 0
+    backend_changes: Mapping[str, int] = field(default_factory=dict[str, int])  # by new state
+    ejections: int = 0
 
 
 def render(metrics: Metrics, gauges: Gauges) -> bytes:
@@ -67,6 +74,7 @@ class _Scrape(Collector):
         yield from _traffic(self._metrics)
         yield from _plumbing(self._metrics)
         yield from _state(self._gauges)
+        yield from _health(self._gauges)
         yield from _PROCESS.collect()
 
 
@@ -199,6 +207,35 @@ def _state(gauges: Gauges) -> Iterator[Metric]:
         "trioproxy_forwarder_restarts",
         "Times a forwarder was started again after it died.",
         gauges.forwarder_restarts,
+    )
+
+
+def _health(gauges: Gauges) -> Iterator[Metric]:
+    yield _counter(
+        "trioproxy_backend_changes",
+        "Changes of the state of a backend of a route, by what it became.",
+        "state",
+        _all_of(BACKEND_STATES, gauges.backend_changes),
+    )
+    yield CounterMetricFamily(
+        "trioproxy_ejections", "Ejections of backends by forwarders, for what requests met.", gauges.ejections
+    )
+    yield _gauge(
+        "trioproxy_health_targets",
+        "Addresses that are checked, each counted once for all routes that share it and its way of checking.",
+        "state",
+        _all_of(TARGET_STATES, gauges.health_targets),
+    )
+    yield _counter(
+        "trioproxy_health_checks",
+        "Active health checks that ended; undecided = this worker had no files or memory left for it.",
+        "result",
+        _all_of(CHECK_RESULTS, gauges.health_checks),
+    )
+    yield CounterMetricFamily(
+        "trioproxy_health_checks_late",
+        "Active health checks that began more than a second late, because too many were running.",
+        gauges.health_checks_late,
     )
 
 

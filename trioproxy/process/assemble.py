@@ -20,19 +20,21 @@ from trioproxy.control.messages import Command, SetConfig, SetTable
 from trioproxy.errors import StartError
 from trioproxy.net.certificates import CertificateStore
 from trioproxy.observe.logs import setup_logs
+from trioproxy.process.bequest import write_down
+from trioproxy.process.care import Care
 from trioproxy.process.custody import Custody
 from trioproxy.process.events import EventLog
 from trioproxy.process.fleet import Fleet
+from trioproxy.process.herald import Herald
 from trioproxy.process.inheritance import Inheritance, bequeath
 from trioproxy.process.intake import Intake
 from trioproxy.process.ledger import Ledger
 from trioproxy.process.lifecycle import Lifecycle
-from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.preparation import DATABASE, Prepared
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.recruit import Crowd, gathering, launching, make_slots
-from trioproxy.process.services import Service
+from trioproxy.process.services import Service, keep_running
 from trioproxy.process.settings import Settings
 from trioproxy.process.signals import watch_signals
 from trioproxy.process.sockets import Sockets, bind_all
@@ -154,8 +156,8 @@ def _assemble(
 ) -> Supervisor:
     lifecycle = Lifecycle()
     events = EventLog()
-    marks = Marks()
     catalog = prepared.catalog
+    care = Care(lambda: catalog.table, events, defaults=config.health.active)
     ledger = Ledger(lambda: catalog.table)
     gate = trio.Event()
 
@@ -163,12 +165,18 @@ def _assemble(
         return settings.in_force()
 
     def standing() -> tuple[Command, ...]:
-        return in_force(), SetTable(catalog.table), *marks.commands()
+        return in_force(), SetTable(catalog.table), *care.commands()
+
+    def apply(new: Config) -> None:
+        setup_logs(new.log.level, new.log.format)
+        care.set_defaults(new.health.active)
 
     launch = stack.enter_context(launching(config, in_force, sockets, certificates, crowd))
-    fleet = Fleet(make_slots(config, launch, standing, ledger, events, gate), ledger)
+    slots = make_slots(config, launch, standing, ledger, events, gate)
+    fleet = Fleet(slots, ledger)
+    herald = Herald(slots, care.bulletin, care.heard)
     publisher = Publisher(catalog, fleet, store)
-    intake = Intake(catalog, publisher, events, marks=marks)
+    intake = Intake(catalog, publisher, events, watcher=care)
     if prepared.stored is not None:
         intake.take(prepared.stored)
     sources = Sources(intake, config.routes, config.providers.file)
@@ -181,7 +189,7 @@ def _assemble(
         fleet=fleet,
         publisher=publisher,
         events=events,
-        applied=lambda new: setup_logs(new.log.level, new.log.format),
+        applied=apply,
     )
 
     async def manage(*, shutdown_trigger: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[Any]) -> None:
@@ -198,7 +206,7 @@ def _assemble(
         lifecycle=lifecycle,
         custody=custody,
         catalog=catalog,
-        marks=marks,
+        left=lambda: write_down(care),
         events=events,
         notifier=notifier,
         bequeath=lambda environ, channel: bequeath(
@@ -214,7 +222,8 @@ def _assemble(
         intake=intake,
         writes=Writes(catalog, store, intake, publisher),
         fleet=fleet,
-        marks=marks,
+        publisher=publisher,
+        care=care,
         events=events,
         lifecycle=lifecycle,
         upgrade=upgrade,
@@ -226,7 +235,7 @@ def _assemble(
             store=store,
             catalog=catalog,
             intake=intake,
-            marks=marks,
+            care=care,
             fleet=fleet,
             publisher=publisher,
         )
@@ -246,5 +255,9 @@ def _assemble(
         succession=succession,
         signals=partial(watch_signals, lifecycle),
         ready=partial(ready, sockets),
-        companions=companions,
+        companions=(
+            ("health", partial(keep_running, "health", care.run)),
+            ("herald", partial(keep_running, "herald", herald.run)),
+            *companions,
+        ),
     )

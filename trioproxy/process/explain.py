@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trioproxy.control.messages import BackendInfo, Report
+from trioproxy.control.messages import BackendInfo, BackendState, Report
 from trioproxy.control.worker import Explanation
 from trioproxy.errors import NoBackend, ProxyError
 from trioproxy.http1.parse import parse_request
@@ -14,6 +14,20 @@ from trioproxy.proxy.router import AddSlash, Router
 from trioproxy.routing.route import Backend, Route
 from trioproxy.routing.table import Table
 
+MAX_TOLD = 20
+"""Backends that are not chosen, of which a sentence tells why; all are in `backends`."""
+_REASONS: dict[BackendState, str] = {
+    "draining": "an operator is draining it, so it gets no new requests",
+    "disabled": "an operator has disabled it",
+    "unhealthy": "its health checks fail",
+    "ejected": "requests to it have failed",
+}
+_BY = {
+    "round_robin": "weighted round robin",
+    "least_connections": "fewest requests in flight",
+    "random_two": "the less loaded of two at random",
+    "client_hash": "a hash of the client's address",
+}
 _URL = re.compile(r"(?:https?://([^/?#]+))?(/[^#]*)?(?:#.*)?", re.IGNORECASE)
 
 
@@ -46,11 +60,14 @@ def explain_url(url: str, table: Table, report: Report, *, header_count: int) ->
     backends = [_backend(item, _known(item, route, report)) for item in route.backends]
     usable = [item for item in backends if item["usable"]]
     details: dict[str, Any] = {**named, "backend_path": backend_path, "backends": tuple(backends)}
+    unusable = [item for item in backends if not item["usable"]]
+    steps += [f"Backend {item['id']} is {item['state']}: {item['reason']}." for item in unusable[:MAX_TOLD]]
+    if len(unusable) > MAX_TOLD:
+        steps.append(f"So are {len(unusable) - MAX_TOLD} more.")
     if not usable:
-        why = "each of them is drained or disabled" if backends else "it has none"
-        steps.append(f"No backend can serve this: {why}.")
+        steps.append("No backend can serve this." if backends else "No backend can serve this: it has none.")
         return _explanation(url, "refuse", NoBackend("", retry_after=RETRY_AFTER), steps, **details)
-    steps.append(f"{len(usable)} of {len(backends)} backends can serve this, by weighted round robin.")
+    steps.append(f"{len(usable)} of {len(backends)} backends can serve this, by {_BY[route.balance]}.")
     return Explanation(url, "forward", None, None, **details, steps=tuple(steps))
 
 
@@ -86,6 +103,7 @@ def _backend(backend: Backend, known: BackendInfo | None) -> dict[str, Any]:
         "weight": backend.weight,
         "state": state,
         "usable": state == "healthy",
+        "reason": (known.reason if known else None) or _REASONS.get(state),
         "in_flight": known.in_flight if known else 0,
         "last_error": known.last_error if known else None,
     }

@@ -6,16 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
 from trioproxy.control.collector import many_objects
 from trioproxy.control.worker import ProviderInfo
 from trioproxy.process.events import EventLog
-from trioproxy.process.marks import Marks
 from trioproxy.process.publisher import Publisher
 from trioproxy.routing.catalog import Catalog, Step
 from trioproxy.routing.route import Route, RouteKey
+from trioproxy.routing.table import Table
 
 FEW = 1000
 """Routes, before and after, that are merged at once; it takes a thread to merge more without a pause for others."""
@@ -23,6 +24,14 @@ MAX_NAMED = 100
 """Routes that one event names; beyond it tells only how many."""
 
 _LOG = logging.getLogger("trioproxy.process.intake")
+
+
+class Watcher(Protocol):
+    """Who has to know at once when routes change."""
+
+    def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> None:
+        """These may differ from before, in this table."""
+        ...
 
 
 @dataclass(slots=True)
@@ -40,13 +49,13 @@ class Intake:
         publisher: Publisher,
         events: EventLog,
         *,
-        marks: Marks,
+        watcher: Watcher,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._publisher = publisher
         self._events = events
-        self._marks = marks
+        self._watcher = watcher
         self._clock = clock
         self._health: dict[str, _Health] = {}
         self.turn = trio.Lock()
@@ -107,7 +116,7 @@ class Intake:
     def _announce(self, provider: str, upserted: Sequence[RouteKey], removed: Sequence[RouteKey]) -> None:
         version = self._catalog.version
         self._publisher.wake()
-        self._marks.routes_changed([*upserted, *removed], self._catalog.table)
+        self._watcher.routes_changed([*upserted, *removed], self._catalog.table)
         now = self._clock()
         for key in upserted:
             self._appeared.setdefault(key, now)

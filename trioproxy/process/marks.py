@@ -24,10 +24,14 @@ class Marks:
         if not backends:
             del self._marks[route]
 
-    def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> None:
-        """Forget backends that these routes do not have any more."""
+    def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> list[SetBackend]:
+        """Forget backends that these routes do not have any more. Returns what undoes that in forwarders.
+
+        For them the backend may never be gone, when it is back before they get the next table.
+        """
+        undone: list[SetBackend] = []
         if not self._marks:
-            return
+            return undone
         for key in keys:
             marked = self._marks.get(key)
             if marked is None:
@@ -36,6 +40,12 @@ class Marks:
             known = {backend.id for backend in route.backends} if route is not None else set[str]()
             for backend_id in [name for name in marked if name not in known]:
                 self.set(key, backend_id, "enabled")
+                undone.append(SetBackend(key, backend_id, "enabled"))
+        return undone
+
+    def disabled(self, route: RouteKey) -> list[str]:
+        """The backends of a route that are disabled."""
+        return [name for name, state in self._marks.get(route, {}).items() if state == "disabled"]
 
     def commands(self) -> tuple[SetBackend, ...]:
         """What to tell a forwarder that has the table and nothing else."""

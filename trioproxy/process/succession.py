@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import trio
 
 from trioproxy.control.descriptors import DescriptorFrames
-from trioproxy.control.messages import AdminState
 from trioproxy.errors import ControlError, ProviderError
+from trioproxy.process.bequest import take_over
+from trioproxy.process.care import Care
 from trioproxy.process.fleet import Fleet
 from trioproxy.process.inheritance import Inheritance, dump, parse
 from trioproxy.process.intake import Intake
-from trioproxy.process.marks import Marks
 from trioproxy.process.publisher import Publisher
 from trioproxy.process.state import note_holder
 from trioproxy.process.writes import PROVIDER
@@ -34,7 +34,7 @@ class Succession:
         store: RouteStore,
         catalog: Catalog,
         intake: Intake,
-        marks: Marks,
+        care: Care,
         fleet: Fleet,
         publisher: Publisher,
     ) -> None:
@@ -43,7 +43,7 @@ class Succession:
         self._store = store
         self._catalog = catalog
         self._intake = intake
-        self._marks = marks
+        self._care = care
         self._fleet = fleet
         self._publisher = publisher
         self.failure: str | None = None
@@ -71,10 +71,10 @@ class Succession:
         async with self._intake.turn:
             self._catalog.count_from(max(self._store.version, int(left.get("version", 0))))
         await self._intake.replace(PROVIDER, await self._store.load())
-        for session_id, service, backend_id, state in left.get("marks", ()):
-            self._marks.set((session_id, service), backend_id, cast(AdminState, state))
+        take_over(self._care, left)
+        await self._care.catch_up()
         await self._spread()
-        for command in self._marks.commands():
+        for command in self._care.commands():
             await self._fleet.ask(command)
         note_holder(self._inheritance.state)
 

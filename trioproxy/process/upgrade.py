@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import trio
 
@@ -18,7 +19,6 @@ from trioproxy.process.custody import Custody
 from trioproxy.process.events import EventLog
 from trioproxy.process.inheritance import dump, parse
 from trioproxy.process.lifecycle import Lifecycle
-from trioproxy.process.marks import Marks
 from trioproxy.process.notify import Notifier
 from trioproxy.process.spawn import how_it_ended
 from trioproxy.routing.catalog import Catalog
@@ -41,7 +41,8 @@ _LOG = logging.getLogger("trioproxy.process.upgrade")
 class Upgrade:
     """Carries out upgrades, one at a time. `forbidden` says why this process can have none, if that is so.
 
-    `quiet` is entered for the time of it: the configuration stays what it is.
+    `left` tells what the next generation has to know besides, as JSON. `quiet` is entered for the time of it: the
+    configuration stays what it is.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Upgrade:
         lifecycle: Lifecycle,
         custody: Custody,
         catalog: Catalog,
-        marks: Marks,
+        left: Callable[[], dict[str, Any]],
         events: EventLog,
         notifier: Notifier,
         bequeath: Bequeath,
@@ -61,7 +62,7 @@ class Upgrade:
         self._lifecycle = lifecycle
         self._custody = custody
         self._catalog = catalog
-        self._marks = marks
+        self._left = left
         self._events = events
         self._notifier = notifier
         self._bequeath = bequeath
@@ -174,9 +175,8 @@ class Upgrade:
         return failure
 
     async def _tell_left(self, frames: DescriptorFrames) -> str | None:
-        marks = [(*mark.route, mark.backend_id, mark.state) for mark in self._marks.commands()]
         try:
-            await frames.send(dump({"state": "yours", "version": self._catalog.version, "marks": marks}))
+            await frames.send(dump({"state": "yours", "version": self._catalog.version, **self._left()}))
         except (trio.BrokenResourceError, ControlError):
             return "ended before it could take over"
         return None

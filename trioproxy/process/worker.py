@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+import trio
 
 from trioproxy.config.schema import Config
 from trioproxy.control.messages import AdminState, CloseConnection, Command, Done, Report, SetBackend
@@ -14,16 +17,19 @@ from trioproxy.control.worker import (
     Event,
     Explanation,
     ForwarderInfo,
+    HealthFigures,
+    LastCheck,
     ProviderInfo,
     Readiness,
     UpgradeInfo,
 )
+from trioproxy.process.care import Care
 from trioproxy.process.events import EventLog
 from trioproxy.process.explain import explain_url
 from trioproxy.process.fleet import Fleet
 from trioproxy.process.intake import Intake
 from trioproxy.process.lifecycle import Lifecycle
-from trioproxy.process.marks import Marks
+from trioproxy.process.publisher import Publisher
 from trioproxy.process.settings import Settings
 from trioproxy.process.upgrade import Upgrade
 from trioproxy.process.writes import Writes
@@ -42,7 +48,8 @@ class RunningWorker:
         intake: Intake,
         writes: Writes,
         fleet: Fleet,
-        marks: Marks,
+        publisher: Publisher,
+        care: Care,
         events: EventLog,
         lifecycle: Lifecycle,
         upgrade: Upgrade,
@@ -53,7 +60,8 @@ class RunningWorker:
         self._intake = intake
         self._writes = writes
         self._fleet = fleet
-        self._marks = marks
+        self._publisher = publisher
+        self._care = care
         self._events = events
         self._lifecycle = lifecycle
         self._upgrade = upgrade
@@ -104,7 +112,8 @@ class RunningWorker:
 
     async def report(self, *, connections: bool = False) -> Report:
         """Figures of all forwarders, folded; of one that does not answer, what it has told last."""
-        return await self._fleet.report(connections=connections)
+        report = await self._fleet.report(connections=connections)
+        return replace(report, backends=self._care.complete(report.backends))
 
     async def close_connection(self, connection_id: str) -> bool:
         """Close a client connection; False when there is none of that id."""
@@ -112,15 +121,25 @@ class RunningWorker:
 
     async def set_backend(self, route: RouteKey, backend_id: str, state: AdminState) -> bool:
         """Drain, disable or enable a backend in every forwarder; False when it does not exist."""
+        if not self._care.knows(route, backend_id):
+            await trio.lowlevel.checkpoint()
+            return False
         # Noted first, so that a forwarder that comes up meanwhile cannot miss it.
-        self._marks.set(route, backend_id, state)
-        found = await self._found(SetBackend(route, backend_id, state))
-        if not found:
-            self._marks.set(route, backend_id, "enabled")
-        else:
-            session_id, service = route
-            self._events.add("health", session_id=session_id, service=service, backend_id=backend_id, state=state)
-        return found
+        self._care.set_admin(route, backend_id, state)
+        command = SetBackend(route, backend_id, state)
+        answers = await self._fleet.ask(command)
+        if not all(isinstance(answer, Done) and answer.found for answer in answers):
+            await self._publisher.publish()  # one of them was told before it had the route
+            await self._fleet.ask(command)
+        return True
+
+    def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
+        """The last active check of a backend."""
+        return self._care.last_check(route, backend_id)
+
+    def health_figures(self) -> HealthFigures:
+        """What is counted about the health of backends."""
+        return self._care.figures()
 
     def forwarders(self) -> list[ForwarderInfo]:
         """The forwarders, by index."""

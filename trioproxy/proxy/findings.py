@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from trioproxy.config.schema import Config
 from trioproxy.control.messages import BackendChange, News, TargetHealth
+from trioproxy.policy.specs import Specs
 from trioproxy.routing.route import Backend, Health
 
 MAX_NEWS = 1000
@@ -25,6 +26,7 @@ class Findings:
         self.rng = rng
         self.generation = 0
         self.health = config.health
+        self._specs = Specs(config.health.active)
         self.secret = secrets.token_bytes(32)
         self._targets: dict[Health, dict[str, TargetHealth]] = {}
         self._news: deque[BackendChange] = deque()
@@ -34,6 +36,7 @@ class Findings:
     def configure(self, config: Config) -> None:
         """Use these settings from now on. Without a secret, cookies hold for this forwarder only."""
         self.health = config.health
+        self._specs.set_defaults(config.health.active)
         if config.sticky.secret is not None:
             self.secret = config.sticky.secret.encode()
         self.generation += 1
@@ -53,16 +56,18 @@ class Findings:
 
     def target(self, backend: Backend, spec: Health | None) -> TargetHealth | None:
         """What the checks of this kind say of a backend; None = nothing yet, or there are none."""
-        if spec is None or spec.kind == "off":
-            return None
-        return self._targets.get(spec, {}).get(backend.key)
+        spec = self._specs.of(spec)
+        return None if spec is None else self._targets.get(spec, {}).get(backend.key)
 
     def illness(self, backend: Backend, spec: Health | None) -> str | None:
         """Why the checks of this kind keep a backend from being used; None = they do not."""
-        found = self.target(backend, spec)
+        spec = self._specs.of(spec)
+        if spec is None:
+            return None
+        found = self._targets.get(spec, {}).get(backend.key)
         if found is not None:
             return None if found.up else found.reason
-        return "not checked yet" if spec is not None and spec.first_check and spec.kind != "off" else None
+        return "waits for its first check" if spec.first_check else None
 
     def tell(self, change: BackendChange) -> None:
         """Keep a change for the supervisor; the oldest one goes when there is no room."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from trioproxy.config.schema import Config
+from trioproxy.control.messages import AdminState
 from trioproxy.policy.budget import RetryBudget
 from trioproxy.proxy.backend_stats import BackendStats
 from trioproxy.proxy.turnout import Turnout
@@ -43,9 +44,12 @@ class RouteStats:
             return
         self.route = route
         known = {(one.id, one.backend.key): one for one in (*self.leaving, *self.backends.values())}
+        # An operator's word is about the name, wherever that leads.
+        said: dict[str, AdminState] = {one.id: one.admin for one in self.backends.values()}
         self.backends = {}
         for backend in route.backends:
             stats = known.pop((backend.id, backend.key), None) or BackendStats(backend)
+            stats.admin = said.get(backend.id, "enabled")
             stats.backend = backend
             self.backends[backend.id] = stats
         self.leaving = [one for one in known.values() if one.in_flight]

@@ -131,18 +131,23 @@ def parse_statuses(value: str) -> frozenset[int]:
 
 
 class Health(Model):
-    """How a route's backends are checked."""
+    """How a route's backends are checked. What a route does not say, `[health.active]` does."""
 
     kind: Literal["tcp", "http", "https", "off"] = "tcp"
-    path: str = "/"
-    host: str | None = None
-    interval: Seconds = 5.0
-    timeout: Seconds = 2.0
+    path: str = Field(default="/", max_length=1024, pattern=r"^/[!-~]*$")
+    host: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[!-~]+$")
+    interval: Annotated[Seconds, Field(ge=0.1)] = 5.0
+    timeout: Annotated[Seconds, Field(ge=0.01)] = 2.0
     healthy_after: Whole = Field(default=2, ge=1, le=100)
     unhealthy_after: Whole = Field(default=3, ge=1, le=100)
     statuses: Statuses = "200-399"
-    body: str | None = None
+    body: str | None = Field(default=None, min_length=1, max_length=1024)
     first_check: Flag = False
+
+    def over(self, defaults: Health) -> Health:
+        """These keys, and of those that were not given the defaults'."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return defaults.model_copy(update=given)
 
 
 class Sticky(Model):
