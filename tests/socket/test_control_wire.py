@@ -17,9 +17,9 @@ import trio
 from trioproxy.config.schema import Config
 from trioproxy.control import frames
 from trioproxy.control.channel import ControlClient, serve_commands
-from trioproxy.control.codec import encode
+from trioproxy.control.codec import encode, seal
 from trioproxy.control.descriptors import Arrivals
-from trioproxy.control.frames import FrameStream
+from trioproxy.control.frames import FrameStream, with_length
 from trioproxy.control.messages import (
     Answer,
     Applied,
@@ -267,11 +267,11 @@ async def test_a_command_that_is_too_large_ends_the_channel(monkeypatch: pytest.
     [
         (struct.pack("!I", frames.MAX_FRAME + 1), "is announced"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "is announced"),
-        (struct.pack("!I", 7) + b"garbage", "is no record"),
+        (struct.pack("!I", 7) + b"garbage", "is damaged"),
         (struct.pack("!I", 0), "is no record"),
-        (struct.pack("!I", len(pickle.dumps(socket.socket))) + pickle.dumps(socket.socket), "is no record"),
-        (struct.pack("!I", len(encode(StartAccepting()))) + encode(StartAccepting()), "answered with a StartAccepting"),
-        (struct.pack("!I", len(encode(Done()))) + encode(Done()), "what nobody asked"),
+        (with_length(seal(pickle.dumps(socket.socket))), "is no record"),
+        (with_length(encode(StartAccepting())), "answered with a StartAccepting"),
+        (with_length(encode(Done())), "what nobody asked"),
     ],
 )
 async def test_what_makes_no_sense_ends_the_channel_with_a_plain_error(data: bytes, problem: str) -> None:
@@ -303,7 +303,7 @@ async def test_a_forwarder_that_goes_with_commands_unread_is_gone_and_nothing_wo
 @pytest.mark.parametrize(
     ("frame", "problem"),
     [
-        (b"garbage", "is no record"),
+        (b"garbage", "is damaged"),
         (encode(Done()), "commands with a Done"),
         (encode("stop"), "commands with a str"),
         (encode(TablePart(7, 8, True, (), (), last=True)), "based on version 7"),

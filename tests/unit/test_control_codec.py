@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioproxy.config.schema import Config
-from trioproxy.control.codec import decode, encode
+from trioproxy.control.codec import decode, encode, seal
 from trioproxy.control.messages import (
     Activity,
     Applied,
@@ -122,28 +122,27 @@ def test_a_record_of_another_kind_is_refused() -> None:
 @pytest.mark.parametrize("value", [os.system, Path.home, pickle.loads, ControlError("x"), Config.model_validate])
 def test_what_has_no_place_in_a_record_is_refused(value: object) -> None:
     with pytest.raises(ControlError):
-        decode(pickle.dumps(value), object)
+        decode(seal(pickle.dumps(value)), object)
 
 
 def test_the_way_through_a_module_of_ours_is_closed() -> None:
     # GLOBAL with a dotted name: what protocol 4 offers for nested classes.
     sneaky = b"\x80\x04\x8c\x17trioproxy.control.codec\x8c\x0cpickle.loads\x93."
     with pytest.raises(ControlError, match="has no place"):
-        decode(sneaky, object)
+        decode(seal(sneaky), object)
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_control_error_and_nothing_else(data: bytes) -> None:
-    with pytest.raises(ControlError):
-        decode(data, Report)
+    for garbage in (data, seal(data)):
+        with pytest.raises(ControlError):
+            decode(garbage, Report)
 
 
 @given(st.data())
-def test_a_damaged_record_is_a_control_error_or_a_record(data: st.DataObject) -> None:
+def test_a_damaged_record_is_found_before_it_is_read(data: st.DataObject) -> None:
     good = bytearray(encode(RECORDS[9]))
     place = data.draw(st.integers(0, len(good) - 1))
-    good[place] = data.draw(st.integers(0, 255))
-    try:
+    good[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(ControlError, match="damaged"):
         decode(bytes(good), object)
-    except ControlError:
-        return

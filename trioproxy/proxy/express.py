@@ -177,7 +177,8 @@ class Express:
         record.backend, self._live.backend_key = backend.id, backend.key
         record.wait_seconds = 0.0
         pool = self._plane.pool
-        upstream = pool.take(backend, sure=request.head.method not in SAFE or bool(request.early))
+        again = request.head.method in SAFE and not request.early and waits.retry.attempts > 0
+        upstream = pool.take(backend, sure=not again)
         if upstream is None:
             began = trio.current_time()
             self._plane.watch.expect(self._live, 0, began)  # the pool keeps its own time
