@@ -23,7 +23,7 @@ from bench.machine import Cores, describe, pick_cores, raise_open_files, version
 from bench.profile import profile
 from bench.report import Circumstances, show_result, write_json
 from bench.result import Result
-from bench.rows import bodies, forwarders, latency, memory, requests, routes, websockets
+from bench.rows import bodies, forwarders, latency, memory, requests, resilience, routes, websockets
 
 Row = Callable[[Bench], Awaitable[Result]]
 
@@ -31,6 +31,7 @@ ROWS: dict[str, Row] = {
     "requests-browser": requests.browser_requests,
     "requests-bare": requests.bare_requests,
     "requests-tls": requests.tls_requests,
+    "requests-careful": resilience.care,
     "latency": latency.added_latency,
     "forwarders": forwarders.two_forwarders,
     "body-length": bodies.known_length,

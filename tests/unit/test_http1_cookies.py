@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioproxy.http1.canonical import canonical_request
-from trioproxy.http1.cookies import cookie_field, take_cookie
+from trioproxy.http1.canonical import RequestLane, canonical_request
+from trioproxy.http1.cookies import CookieTaker, cookie_field, take_cookie
 from trioproxy.http1.head import RequestHead
 from trioproxy.http1.parse import parse_request
 
@@ -49,6 +49,24 @@ def test_it_is_taken_out_of_every_line() -> None:
     for head in both(b"Cookie: us=1", b"Cookie: a=b", b"Cookie: us=2; c=d"):
         assert take_cookie(head, b"us") == [b"1", b"2"]
         assert [field[2] for field in head.fields if field[0] == b"cookie"] == [b"a=b", b"c=d"]
+
+
+def test_a_connection_s_heads_are_gone_through_once_and_each_is_without_it() -> None:
+    lane, taker = RequestLane(), CookieTaker()
+    for path, cookie, values in [
+        (b"/a", b"us=1; a=b", [b"1"]),
+        (b"/b", b"us=1; a=b", [b"1"]),
+        (b"/c", b"us=2; a=b", [b"2"]),
+        (b"/d", b"a=b", []),
+        (b"/e", b"us=1; a=b", [b"1"]),
+    ]:
+        head = lane.take(b"GET %b HTTP/1.1\r\nHost: h\r\nCookie: %b\r\n\r\n" % (path, cookie), header_count=100)
+        assert head is not None
+        assert taker.take(head, b"us") == values
+        assert head.path == path
+        assert head.plain == head.block == b"\r\nHost: h\r\nCookie: a=b"
+    assert taker.take(head, b"a") == [b"b"]
+    assert head.plain == b"\r\nHost: h"
 
 
 names = st.sampled_from(["us", "a", "us2", "x"])

@@ -74,8 +74,8 @@ class RequestLane:
     """
 
     def __init__(self) -> None:
-        self._block: bytes | None = None
-        self._taken: _Taken | None = None
+        self._block = b""
+        self._taken = _take_fields(b"")
 
     def take(self, raw: bytes, *, header_count: int) -> RequestHead | None:
         """Take a complete request head apart; None when this lane declines it."""
@@ -93,7 +93,7 @@ class RequestLane:
         _, special, plain, framing, keep_alive, host = taken
         path, mark, query = target.partition(b"?")
         return RequestHead(
-            method, path, mark + query, host, True, block, special, framing, keep_alive, False, [], plain
+            method, path, mark + query, host, True, self._block, special, framing, keep_alive, False, [], plain
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trioproxy.config.schema import AccessConfig
 from trioproxy.errors import BadRequest, BodyTooLarge
+from trioproxy.http1.cookies import CookieTaker
 from trioproxy.http1.forward import trailers
 from trioproxy.http1.forwarded import Origin, find_origin, inside, parse_address
 from trioproxy.http1.framing import Body, Coding, MalformedBody, Piece, chunk, last_chunk, open_body
@@ -27,6 +28,7 @@ class Request:
     body: Body  # receives what is left of the body
     early: bytes | bytearray  # payload that came with the head, and what was kept of the rest
     record: RequestRecord
+    cookies: CookieTaker = field(default_factory=CookieTaker)  # of its connection
     keeps: int = 0  # bytes of payload up to which what is taken is kept, to be sent a second time
     consumed: bool = False  # more of the body was taken from the client: it cannot be sent a second time
     response_begun: bool = False  # a byte of a final response went to the client
@@ -91,6 +93,7 @@ class Opener:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._cookies = CookieTaker()
         self._access: AccessConfig | None = None
         self._believed = True  # the peer may say who connected to it
         self._origin: Origin | None = None  # of the last request, where only Host makes a difference
@@ -105,7 +108,7 @@ class Opener:
             record.id = given[0].decode("ascii")
         origin = self._find_origin(head, access)
         record.client = origin.client
-        return Request(head, origin, open_body(head.framing), b"", record)
+        return Request(head, origin, open_body(head.framing), b"", record, self._cookies)
 
     def _find_origin(self, head: RequestHead, access: AccessConfig) -> Origin:
         peer = self._peer

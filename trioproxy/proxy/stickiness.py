@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trioproxy.http1.cookies import cookie_field, take_cookie
+from trioproxy.http1.cookies import cookie_field
 from trioproxy.proxy.balancer import Lease, Wish
 from trioproxy.proxy.request import Request
 from trioproxy.proxy.router import Match
@@ -19,7 +19,7 @@ def wish_of(request: Request, route: Route) -> Wish | None:
     """The wish; None where the route does not ask. The route's own cookie is taken out of the head: call it once."""
     if not route.sticky:
         return Wish(request.origin.client) if route.balance == "client_hash" else None
-    values = take_cookie(request.head, _settings(route).cookie.encode("ascii"))
+    values = request.cookies.take(request.head, _settings(route).cookie.encode("ascii"))
     return Wish(request.origin.client, tuple(value.decode("latin-1") for value in values))
 
 

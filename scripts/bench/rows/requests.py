@@ -76,13 +76,13 @@ async def _measure(
     ):
         sent = wrk.read_headers(headers) if headers else {}
         contenders = {
-            DIRECT: _measurement(bench, url(direct, SERVICE, tls=tls), None, headers),
-            **{name: _measurement(bench, one.url(SERVICE), one.process, headers) for name, one in proxies.items()},
+            DIRECT: measurement(bench, url(direct, SERVICE, tls=tls), None, headers),
+            **{name: measurement(bench, one.url(SERVICE), one.process, headers) for name, one in proxies.items()},
         }
         ciphers = await check_all(proxies, SERVICE, sent)
         bench.progress("warm-up")
         for proxy in proxies.values():  # one by one: of ten at a time on one core some would starve
-            await _load(bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
+            await load_requests(bench, proxy.url(SERVICE), headers, bench.plan.warm_up)
         samples = await interleave(contenders, rounds=bench.plan.rounds, progress=bench.progress)
     result = Result(key, title, (peers[0].name,), METRICS, samples, targets, frozenset({DIRECT}))
     result.notes.extend(f"{name}: {cipher}" for name, cipher in ciphers.items() if cipher)
@@ -90,10 +90,12 @@ async def _measure(
     return result
 
 
-def _measurement(bench: Bench, address: str, process: Running | None, headers: Path | None) -> Measurement:
+def measurement(bench: Bench, address: str, process: Running | None, headers: Path | None) -> Measurement:
+    """What is measured of one contender in one round."""
+
     async def measure() -> Sample:
         meter = Meter(process, bench.cores)
-        load = await _load(bench, address, headers, bench.plan.seconds)
+        load = await load_requests(bench, address, headers, bench.plan.seconds)
         sample = meter.read() | {RATE: load.requests / load.seconds}
         if process is not None:
             sample[PER_CPU] = load.requests / sample[CPU]
@@ -102,5 +104,6 @@ def _measurement(bench: Bench, address: str, process: Running | None, headers: P
     return measure
 
 
-async def _load(bench: Bench, address: str, headers: Path | None, seconds: int) -> wrk.HttpLoad:
+async def load_requests(bench: Bench, address: str, headers: Path | None, seconds: int) -> wrk.HttpLoad:
+    """Ask for this address as the plan says. Raises BenchError."""
     return await wrk.request(address, headers=headers, body=ANSWER, seconds=seconds, cores=bench.cores.load)
