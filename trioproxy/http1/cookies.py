@@ -16,15 +16,16 @@ class CookieTaker:
     __slots__ = ("_block", "_name", "_rest", "_values")
 
     def __init__(self) -> None:
-        self._block, self._name = b"", b""
+        self._block: bytes = b""
+        self._name: bytes = b""
         self._rest: tuple[bytes, bytes | None] = (b"", None)
-        self._values: list[bytes] = []
+        self._values: tuple[str, ...] = ()
 
-    def take(self, head: RequestHead, name: bytes) -> list[bytes]:
-        """As `take_cookie`."""
+    def take(self, head: RequestHead, name: bytes) -> tuple[str, ...]:
+        """As `take_cookie`, as text."""
         block = head.block
         if block is not self._block or name != self._name:  # the canonical lane hands out the same object
-            self._values = take_cookie(head, name)
+            self._values = tuple(value.decode("latin-1") for value in take_cookie(head, name))
             self._block, self._name, self._rest = block, name, (head.block, head.plain)
         head.block, head.plain = self._rest
         return self._values

@@ -19,8 +19,8 @@ def wish_of(request: Request, route: Route) -> Wish | None:
     """The wish; None where the route does not ask. The route's own cookie is taken out of the head: call it once."""
     if not route.sticky:
         return Wish(request.origin.client) if route.balance == "client_hash" else None
-    values = request.cookies.take(request.head, _settings(route).cookie.encode("ascii"))
-    return Wish(request.origin.client, tuple(value.decode("latin-1") for value in values))
+    name = _settings(route).cookie.encode("ascii")
+    return Wish(request.origin.client, request.cookies.take(request.head, name))
 
 
 def set_pin(lease: Lease, match: Match, request: Request) -> bytes:

@@ -165,7 +165,10 @@ class Turnout:
         )
 
     def _pinned(self, wish: Wish) -> BackendStats | None:
-        return next((found for pin in wish.pins if (found := self._pins.get(pin)) is not None), None)
+        for pin in wish.pins:
+            if pin in self._pins:
+                return self._pins[pin]
+        return None
 
     def observe(self, one: BackendStats, seconds: float) -> None:
         """A backend whose latency is measured has answered after so many seconds."""
