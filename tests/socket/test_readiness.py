@@ -57,6 +57,23 @@ async def test_an_end_that_came_with_the_last_bytes_is_found_every_time(unix: bo
         assert bytes(await ours.receive_lent(100)) == b""
 
 
+async def test_what_comes_behind_urgent_data_is_received_without_being_told_again() -> None:
+    async with pair() as (ours, peer):
+        assert ours.quiet is None
+        with trio.move_on_after(0):
+            await ours.receive_later(100)  # from now on it is told
+        peer.send(b"abc")
+        peer.send(b"!", socket.MSG_OOB)
+        peer.send(b"def")
+        # The urgent byte is no part of the stream, and a read stops where it was.
+        assert [await ours.receive_later(100), await ours.receive_later(100)] == [b"abc", b"def"]
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(0) as scope:
+            await ours.receive_later(100)
+        assert scope.cancelled_caught
+        assert ours.quiet  # and it does not look for more for ever
+
+
 async def test_an_end_that_comes_while_one_waits_is_told() -> None:
     async with pair() as (ours, peer), trio.open_nursery() as nursery:
         received: list[bytes] = []

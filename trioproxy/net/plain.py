@@ -75,10 +75,10 @@ class PlainStream(trio.abc.HalfCloseableStream):
                     await readiness.wait_readable()
                     self._left = CALLS_IN_A_ROW
                 self._left -= 1
-                readiness.readable = readiness.ended
+                readiness.readable = readiness.unsure
                 data = self.sock.recv(max_bytes)
             except BlockingIOError:
-                readiness.readable = readiness.ended = False
+                readiness.readable = readiness.unsure = False
             except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
                 self._raise(exc)
             else:
@@ -97,11 +97,11 @@ class PlainStream(trio.abc.HalfCloseableStream):
         readiness = self._readiness
         shared = self._lent or lent()
         room = min(max_bytes, shared.room)
-        readiness.readable = readiness.ended
+        readiness.readable = readiness.unsure
         try:
             count = self.sock.recv_into(shared.buffer, room)
         except BlockingIOError:
-            readiness.readable = readiness.ended = False
+            readiness.readable = readiness.unsure = False
             return None
         except OSError as exc:
             self._raise(exc)

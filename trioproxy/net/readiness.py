@@ -15,9 +15,11 @@ MAX_EVENTS = 512
 """Taken from the kernel at a time; what is left is there at the next look."""
 
 _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_READ = select.EPOLLIN | _END
+_SHORT = _END | select.EPOLLPRI
+"""After these a read that returns little has perhaps not emptied the socket: one stops at urgent data (tcp(7))."""
+_READ = select.EPOLLIN | _SHORT
 _WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 
 class Readiness:
@@ -27,12 +29,12 @@ class Readiness:
     that comes in between is missed, and the worst is a read that finds nothing. The same goes for `writable`.
     """
 
-    __slots__ = ("_descriptor", "_reader", "_sock", "_writer", "ended", "readable", "writable")
+    __slots__ = ("_descriptor", "_reader", "_sock", "_writer", "readable", "unsure", "writable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.readable = False  # a read would find something, or the end
         self.writable = False
-        self.ended = False  # nothing more will be told of reading: the peer has ended its side, or there was an error
+        self.unsure = False  # perhaps nothing more will be told of reading: go on until it finds nothing
         self._sock = sock
         self._descriptor = -1  # not registered: that comes with the first wait
         self._reader: trio.lowlevel.Task | None = None
@@ -81,7 +83,7 @@ class Readiness:
         """Take in what the kernel says, and let go on who has waited for it."""
         if events & _READ:
             self.readable = True
-            self.ended = self.ended or bool(events & _END)
+            self.unsure = self.unsure or bool(events & _SHORT)
             if (reader := self._reader) is not None:
                 self._reader = None
                 trio.lowlevel.reschedule(reader)
