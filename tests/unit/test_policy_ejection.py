@@ -119,3 +119,31 @@ def test_no_ejection_is_longer_than_the_longest(gaps: list[float]) -> None:
         now += gap
         ejection.begin(now, 7, "why")
         assert now < ejection.until <= now + LONGEST
+
+
+def test_what_several_forwarders_find_out_is_one_ejection() -> None:
+    ejection = Ejection()
+    ejection.begin(0.0, 10, "why")
+    for other in range(1, 8):
+        ejection.follow(other / 10, 10 + other / 10, "elsewhere")
+    assert (ejection.times, ejection.until, ejection.reason) == (1, 10.7, "why")
+    ejection.begin(10.7, 10, "why")
+    assert ejection.until == 10.7 + 20
+
+
+def test_a_trial_that_fails_elsewhere_counts_here() -> None:
+    ejection = Ejection()
+    ejection.begin(0.0, 10, "why")
+    ejection.follow(10.1, 30.0, "elsewhere")
+    assert (ejection.times, ejection.until) == (2, 30.0)
+    ejection.begin(30.0, 10, "why")
+    assert ejection.until == 30.0 + 40
+
+
+def test_after_a_steady_time_an_ejection_from_elsewhere_is_a_first_one() -> None:
+    ejection = Ejection()
+    for _ in range(5):
+        ejection.begin(0.0, 10, "why")
+    ejection.end(100.0)
+    ejection.follow(100.0 + STEADY, 100.0 + STEADY + 10, "elsewhere")
+    assert ejection.times == 1

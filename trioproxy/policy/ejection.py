@@ -99,8 +99,17 @@ class Ejection:
         # The exponent is bounded because a float is: 2.0 ** 1024 is an error.
         self._set(now + min(first * 2.0 ** min(self.times, 32), LONGEST), reason)
 
-    def follow(self, until: float, reason: str) -> None:
-        """Eject it because another forwarder did."""
+    def follow(self, now: float, until: float, reason: str) -> None:
+        """Eject it because another forwarder did.
+
+        While it is ejected here, that is the same ejection, however many forwarders have found it out by themselves
+        and told of it: only one that comes when the time was over, after a trial elsewhere, is one more.
+        """
+        if self.active and now < self.until:
+            self.until = max(self.until, until)
+            return
+        if not self.active and now - self._returned >= STEADY:
+            self.times = 0
         self._set(until, reason)
 
     def _set(self, until: float, reason: str) -> None:

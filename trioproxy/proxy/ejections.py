@@ -83,7 +83,8 @@ class Ejections:
             return False
         if one.ejection is None:
             one.ejection = Ejection()
-        one.ejection.follow(self._findings.clock() + seconds, reason)
+        now = self._findings.clock()
+        one.ejection.follow(now, now + seconds, reason)
         if one.evidence is not None:
             one.evidence.clear()
         return True
