@@ -73,7 +73,8 @@ async def test_curl_notices_that_a_body_broke_off(tmp_path: Path, framing: bytes
 async def test_a_restarted_backend_costs_no_request(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     port = free_port()
-    async with running_worker(tmp_path / "w") as worker, worker.client() as client:
+    config = {"pool": {"refused_for": 0}}  # it is back sooner than that
+    async with running_worker(tmp_path / "w", config) as worker, worker.client() as client:
         await worker.route("s", "files", port)
         for _ in range(3):
             async with keep_alive_server(tmp_path, port) as server:

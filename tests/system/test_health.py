@@ -194,8 +194,9 @@ async def test_a_backend_that_must_be_checked_first_gets_nothing_before(tmp_path
 
 async def test_what_one_forwarder_ejects_the_other_leaves_alone(tmp_path: Path) -> None:
     passive = {"failures": 3, "eject_for": 60}
+    config = TWO | {"pool": {"refused_for": 0}}  # what is only remembered is no failure of the backend
     with refusing_port() as dead:
-        async with running_worker(tmp_path, TWO) as worker, echo_backend() as one:
+        async with running_worker(tmp_path, config) as worker, echo_backend() as one:
             await worker.route("s", "v", one.port, dead, passive=passive, retry={"attempts": 0})
             async with connections_to_each(worker, "/s/v/nothing", 1) as connections:
                 (first, *_), (second, *_) = connections.values()

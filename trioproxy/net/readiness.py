@@ -136,6 +136,11 @@ class _Watcher:
 _current: trio.lowlevel.RunVar[_Watcher | None] = trio.lowlevel.RunVar("socket watcher", None)
 
 
+def start_watching() -> None:
+    """Be ready to watch sockets in this run. Else the first wait sees to it, when there may be no file left for it."""
+    _watcher()
+
+
 def _watcher() -> _Watcher:
     """The one of this run: like trio's own waiting for sockets it belongs to the run, and to no nursery of it."""
     watcher = _current.get()

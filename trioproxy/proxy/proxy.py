@@ -30,6 +30,7 @@ from trioproxy.control.messages import (
 from trioproxy.net.dialer import Dialer, dial
 from trioproxy.net.peer import Peer
 from trioproxy.net.prefixed import PrefixedStream
+from trioproxy.net.readiness import start_watching
 from trioproxy.observe.access_log import AccessLog
 from trioproxy.observe.metrics import Metrics
 from trioproxy.proxy.balancer import Balancer
@@ -93,6 +94,7 @@ class Proxy:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep house until cancelled: idle connections, removed routes, the polite end of streams in a drain."""
+        start_watching()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._plane.pool.reap)
