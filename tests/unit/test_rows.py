@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioproxy.control.codec import decode, encode
+from trioproxy.control.codec import decode, encode, seal
 from trioproxy.control.tables import TablePart
 from trioproxy.errors import ControlError
 from trioproxy.routing.assembly import Given
@@ -105,7 +105,7 @@ def test_a_damaged_row_is_a_control_error() -> None:
     good = TablePart(None, 1, True, (Route(session_id="s", service="v", backends=()),), (), last=True)
     make, (base, version, synced, rows, *rest) = good.__reduce__()
     rows[0].append(None)
-    bad = pickle.dumps(_Reduced(make, (base, version, synced, rows, *rest)))
+    bad = seal(pickle.dumps(_Reduced(make, (base, version, synced, rows, *rest))))
     with pytest.raises(ControlError, match="no record"):
         decode(bad, TablePart)
 
