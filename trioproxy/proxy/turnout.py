@@ -173,9 +173,11 @@ class Turnout:
         one.latency.observe(seconds, self._findings.clock())
 
     def look(self) -> None:
-        """See how ill the backends are now, for a listing."""
+        """See how the backends are now, for a listing."""
+        now = self._findings.clock()
         for one in self.backends.values():
             one.ill = self._findings.illness(one.backend, self.route.health)
+            one.served_out = one.ejected is not None and now >= one.ejected.until
 
     # --- arranging -------------------------------------------------------------------------------------
 
