@@ -32,7 +32,10 @@ _URL = re.compile(r"(?:https?://([^/?#]+))?(/[^#]*)?(?:#.*)?", re.IGNORECASE)
 
 
 def explain_url(url: str, table: Table, report: Report, *, header_count: int, panic: bool = False) -> Explanation:
-    """Explain in sentences. `panic`: of routes that do not say. Raises ValueError when `url` is not an http(s) URL or a path."""
+    """Explain in sentences. `panic`: of routes that do not say.
+
+    Raises ValueError when `url` is not an http(s) URL or a path.
+    """
     found = _URL.fullmatch(url) if url.isascii() and url.isprintable() and " " not in url else None
     if found is None or not url:
         raise ValueError("is not an http(s) URL or a path, in ASCII, with other characters as %XX")
