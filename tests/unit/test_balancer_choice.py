@@ -69,6 +69,21 @@ class Scene:
         return [(change.backend_id, change.state, change.reason) for change in self.balancer.news().changes]
 
 
+@pytest.mark.parametrize("balance", ["round_robin", "least_connections"])
+@pytest.mark.parametrize(("weights", "expected"), [({}, "abcab"), ({"a": 3}, "abaca"), ({"c": 0}, "ababa")])
+def test_each_forwarder_begins_with_another_backend(balance: Any, weights: dict[str, int], expected: str) -> None:
+    found = ""
+    for index in range(5):
+        scene = Scene()
+        scene.balancer = Balancer(scene.config, clock=lambda: 0.0, index=index)
+        scene.route = scene.make("abc", weights, balance=balance)
+        found += scene.request()
+    if balance == "round_robin" or "a" not in weights:
+        assert found == expected
+    else:
+        assert found == "aaaaa"  # it has the least to do for its weight
+
+
 # --- ejection ---------------------------------------------------------------------------------------------
 
 

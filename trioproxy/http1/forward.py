@@ -182,7 +182,7 @@ def mapped_response_head(
 
 
 def _pinning(head: ResponseHead, cookie: bytes) -> list[tuple[bytes, bytes]]:
-    """Our cookie, and that nobody may keep it for others: to a shared cache Set-Cookie does not say so (RFC 9111 §7.3)."""
+    """Our cookie, and that nobody may keep it for others: to a cache Set-Cookie does not say so (RFC 9111 §7.3)."""
     said = split_list(values(head.fields, b"cache-control"))
     own = (b"Set-Cookie", cookie)
     return [own] if b"private" in said or b"no-store" in said else [own, (b"Cache-Control", b"private")]
