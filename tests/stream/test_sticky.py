@@ -229,6 +229,30 @@ SWITCHING = (
 )
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([], [b"private"]),
+        ([b"public, max-age=60"], [b"public, max-age=60", b"private"]),
+        ([b"max-age=60", b"no-cache"], [b"max-age=60", b"no-cache", b"private"]),
+        ([b'private="x-user"'], [b'private="x-user"', b"private"]),
+        ([b"max-age=60, Private"], [b"max-age=60, Private"]),
+        ([b"no-store"], [b"no-store"]),
+    ],
+)
+@pytest.mark.parametrize("mapped", [b"", b"Location: /elsewhere\r\n"])
+async def test_no_shared_cache_may_keep_an_answer_with_our_cookie(
+    said: list[bytes], told: list[bytes], mapped: bytes, autojump_clock: MockClock
+) -> None:
+    fields = b"".join(b"Cache-Control: %b\r\n" % line for line in said) + mapped
+    response = b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 0\r\n\r\n"
+    async with scene() as s:
+        _, _, got = await s.request(response=response)
+        assert got.values("cache-control") == told
+        _, _, got = await s.request(s.pin("b"), response=response)
+        assert got.values("cache-control") == said  # it has no cookie of ours
+
+
 async def test_a_websocket_handshake_pins_and_follows_the_pin(autojump_clock: MockClock) -> None:
     async with scene() as here:
         name, head, response = await here.request(HANDSHAKE + b"Cookie: a=1\r\n", response=SWITCHING)

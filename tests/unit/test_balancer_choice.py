@@ -69,6 +69,21 @@ class Scene:
         return [(change.backend_id, change.state, change.reason) for change in self.balancer.news().changes]
 
 
+@pytest.mark.parametrize("balance", ["round_robin", "least_connections"])
+@pytest.mark.parametrize(("weights", "expected"), [({}, "abcab"), ({"a": 3}, "abaca"), ({"c": 0}, "ababa")])
+def test_each_forwarder_begins_with_another_backend(balance: Any, weights: dict[str, int], expected: str) -> None:
+    found = ""
+    for index in range(5):
+        scene = Scene()
+        scene.balancer = Balancer(scene.config, clock=lambda: 0.0, index=index)
+        scene.route = scene.make("abc", weights, balance=balance)
+        found += scene.request()
+    if balance == "round_robin" or "a" not in weights:
+        assert found == expected
+    else:
+        assert found == "aaaaa"  # it has the least to do for its weight
+
+
 # --- ejection ---------------------------------------------------------------------------------------------
 
 
@@ -100,6 +115,19 @@ def test_one_request_at_a_time_tries_an_ejected_backend() -> None:
     assert scene.states()["b"] == "healthy"
 
 
+def test_without_traffic_nobody_is_told_to_be_ejected_for_ever() -> None:
+    scene = Scene()
+    scene.requests(9, bad="b")
+    scene.now += 9.9
+    (info,) = (one for one in scene.balancer.describe() if one.backend_id == "b")
+    assert (info.state, info.reason) == ("ejected", "3 failures in a row")
+    scene.now += 0.1
+    (info,) = (one for one in scene.balancer.describe() if one.backend_id == "b")
+    assert (info.state, info.reason) == ("healthy", None)
+    assert scene.requests(2, bad="b") == {"b": 1, "a": 1}  # and yet it is only tried
+    assert scene.states()["b"] == "ejected"
+
+
 def test_a_trial_that_fails_ejects_for_twice_as_long() -> None:
     scene = Scene()
     scene.requests(9, bad="b")
@@ -123,7 +151,7 @@ def test_a_trial_that_tells_nothing_is_followed_by_another(end: ProxyError | Non
         if end is not None:
             trial.failed(end)
         trial.release()
-    assert scene.states()["b"] == "ejected"
+    assert [change[:2] for change in scene.news()] == [("b", "ejected")]
     assert scene.request() == "b"
     assert scene.states()["b"] == "healthy"
 

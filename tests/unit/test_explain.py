@@ -23,9 +23,11 @@ def backend(state: BackendState) -> BackendInfo:
     return BackendInfo("s", "v", "10.0.0.5:80", "10.0.0.5:80", 1, state, 2, 9, 0, "connect_failed: x", 1.0)
 
 
-def explain(url: str, *routes: Route, backends: tuple[BackendInfo, ...] = (), synced: bool = True) -> Explanation:
+def explain(
+    url: str, *routes: Route, backends: tuple[BackendInfo, ...] = (), synced: bool = True, panic: bool = False
+) -> Explanation:
     table = Table.build(routes, version=4, synced=synced)
-    return explain_url(url, table, Report(4, False, Metrics(), backends), header_count=100)
+    return explain_url(url, table, Report(4, False, Metrics(), backends), header_count=100, panic=panic)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,16 @@ def test_backends_that_cannot_be_chosen_are_not_used_and_the_reason_is_told(
         "in_flight": 2,
         "last_error": "connect_failed: x",
     }
+
+
+@pytest.mark.parametrize("panic", [True, False])
+@pytest.mark.parametrize("own", [True, False, None])
+@pytest.mark.parametrize("state", ["unhealthy", "ejected", "draining", "disabled"])
+def test_when_all_are_out_it_says_what_panic_makes_of_it(state: BackendState, own: bool | None, panic: bool) -> None:
+    found = explain("/s/v/", route(panic=own), backends=(backend(state),), panic=panic)
+    sent = state in ("unhealthy", "ejected") and (panic if own is None else own)
+    assert found.outcome == ("forward" if sent else "refuse")
+    assert ("As `panic` is on, requests are sent to 1 of 1 backends all the same." in found.steps) is sent
 
 
 def test_of_very_many_unusable_backends_only_some_are_told_in_sentences() -> None:

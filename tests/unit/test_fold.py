@@ -47,8 +47,8 @@ def test_the_latest_check_is_told() -> None:
 def test_where_forwarders_differ_the_graver_state_is_told(
     one: BackendState, other: BackendState, told: BackendState
 ) -> None:
-    (folded,) = fold_backends([[replace(INFO, state=one)], [replace(INFO, state=other)]])
-    assert folded.state == told
+    (folded,) = fold_backends([[replace(INFO, state=state, reason=f"why {state}")] for state in (one, other)])
+    assert (folded.state, folded.reason) == (told, f"why {told}")
 
 
 def test_activity_of_a_route_adds_up_and_the_latest_counts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import get_args
 
@@ -172,3 +173,20 @@ def test_each_way_offers_one_after_the_other(balance: Balance, count: int, drawn
     while left := [one for one in candidates if one not in tried]:
         tried.append(chooser.choose_among(left, "192.0.2.1"))
     assert sorted(one.id for one in tried) == [one.id for one in candidates]
+
+
+@pytest.mark.parametrize("balance", get_args(Balance))
+@pytest.mark.parametrize("failing", "abc")
+@pytest.mark.parametrize("count", [3, 4])
+def test_what_one_backend_fails_at_is_spread_over_all_others(balance: Balance, failing: str, count: int) -> None:
+    candidates = three(*[1] * count)
+    chooser = make_chooser(balance, rng=random.Random(1).random, clock=lambda: 0.0)
+    chooser.arrange(candidates)
+    others = [one for one in candidates if one.id != failing]
+    got = Counter[str]()
+    for number in range(600):
+        chosen = chooser.choose(f"192.0.2.{number}")
+        if chosen not in others:
+            chosen = chooser.choose_among(others, f"192.0.2.{number}")
+        got[chosen.id] += 1
+    assert max(got.values()) <= 1.2 * 600 / len(others)

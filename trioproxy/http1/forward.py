@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from trioproxy.http1.fields import Fields, make_field, split_list, write
+from trioproxy.http1.fields import Fields, make_field, split_list, values, write
 from trioproxy.http1.forwarded import Origin
 from trioproxy.http1.framing import Coding
 from trioproxy.http1.head import RequestHead, ResponseHead
@@ -168,17 +168,24 @@ def mapped_response_head(
         if mapping is not None:
             fields = mapping.fields(fields)
         if cookie:
-            fields.append(make_field(b"Set-Cookie", cookie))
+            fields += [make_field(name, value) for name, value in _pinning(head, cookie)]
         return response_head(head, fields, chunked=chunked, close=close, request_id=request_id)
     return b"HTTP/1.1 %d %b%b%b%b%b%b\r\n\r\n" % (
         head.status,
         head.reason,
         head.plain,
-        b"\r\nSet-Cookie: " + cookie if cookie else b"",
+        b"".join(b"\r\n%b: %b" % field for field in _pinning(head, cookie)) if cookie else b"",
         b"\r\nTransfer-Encoding: chunked" if chunked else b"",
         b"" if REQUEST_ID in head.special else b"\r\nX-Request-Id: " + request_id,
         b"\r\nConnection: close" if close else b"",
     )
+
+
+def _pinning(head: ResponseHead, cookie: bytes) -> list[tuple[bytes, bytes]]:
+    """Our cookie, and that nobody may keep it for others: to a cache Set-Cookie does not say so (RFC 9111 §7.3)."""
+    said = split_list(values(head.fields, b"cache-control"))
+    own = (b"Set-Cookie", cookie)
+    return [own] if b"private" in said or b"no-store" in said else [own, (b"Cache-Control", b"private")]
 
 
 def response_head(head: ResponseHead, fields: Fields, *, chunked: bool, close: bool, request_id: bytes) -> bytes:

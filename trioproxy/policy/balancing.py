@@ -77,10 +77,8 @@ class RoundRobin(Generic[C]):
 
     def arrange(self, candidates: Sequence[C]) -> None:
         """See Chooser."""
-        places = {one.id: at for at, one in enumerate(candidates)}
         before = self._candidates
-        # Goes on behind the last one that was chosen, or else the nearest before it.
-        self._turn = next((places[one.id] for one in reversed(before[: self._turn + 1]) if one.id in places), -1)
+        self._turn = _turn_in(candidates, before, self._turn)
         self._even = len({one.share for one in candidates}) <= 1
         total = sum(one.share for one in candidates)
         # What is owed stays the same number of turns.
@@ -134,10 +132,11 @@ class LeastConnections(Generic[C]):
 
     def __init__(self) -> None:
         self._candidates: Sequence[C] = ()
-        self._turn = 0
+        self._turn = -1
 
     def arrange(self, candidates: Sequence[C]) -> None:
         """See Chooser."""
+        self._turn = _turn_in(candidates, self._candidates, self._turn)
         self._candidates = candidates
 
     def choose(self, client: str) -> C:
@@ -146,16 +145,23 @@ class LeastConnections(Generic[C]):
 
     def choose_among(self, candidates: Sequence[C], client: str) -> C:  # noqa: ARG002 - see Chooser
         """See Chooser."""
-        count = len(candidates)
-        start = self._turn = (self._turn + 1) % count
-        best = candidates[start]
-        least = (best.in_flight + 1) / best.share
-        for at in range(start + 1 - count, start):  # from behind the start, around the end
-            one = candidates[at]
+        # The turns are those of all candidates, or the same one would get what another one failed at, each time.
+        wanted = None if candidates is self._candidates else {one.id for one in candidates}
+        turn, best, least = self._turn, candidates[0], float("inf")
+        for at in range(turn + 1 - len(self._candidates), turn + 1):  # from behind the last one, around the end
+            one = self._candidates[at]
             load = (one.in_flight + 1) / one.share
-            if load < least:
-                best, least = one, load
+            if load < least and (wanted is None or one.id in wanted):
+                best, least, self._turn = one, load, at
+        if self._turn < 0:
+            self._turn += len(self._candidates)
         return best
+
+
+def _turn_in(candidates: Sequence[C], before: Sequence[C], turn: int) -> int:
+    """Where to go on: behind the last one that was chosen, or else the nearest before it; -1 = at the first one."""
+    places = {one.id: at for at, one in enumerate(candidates)}
+    return next((places[one.id] for one in reversed(before[: turn + 1]) if one.id in places), -1)
 
 
 def make_chooser(balance: Balance, *, rng: Callable[[], float], clock: Callable[[], float]) -> Chooser[Any]:

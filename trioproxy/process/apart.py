@@ -75,7 +75,7 @@ async def _forward(
         await frames.send(encode(Refused(tuple(error.problems))))
         return
     settings = SetConfig(config, start.listeners)
-    crew = Crew(start.forwarders, loads)
+    crew = Crew(start.forwarders, loads, start.index)
     traffic = Traffic(settings, arrivals, certificates=certificates, crew=crew, applied=applied)
     end = forwarder_end(frames, arrivals, table)
     async with trio.open_nursery() as nursery:

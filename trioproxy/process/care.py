@@ -34,6 +34,8 @@ from trioproxy.routing.table import Table
 
 AT_ONCE = 500
 """Changed routes that are looked at in one go: less than a millisecond where nothing is checked."""
+NEWS_SECONDS = 2.0
+"""After an ejection's time, for the news that a request has tried the backend, and failed."""
 UNCHECKED = "waits for its first check"
 
 _LOG = logging.getLogger("trioproxy.process.care")
@@ -223,13 +225,13 @@ class Care:
         return (*reported, *more)
 
     def _end_ejections(self, reported: Mapping[tuple[RouteKey, str], str]) -> None:
-        """Those that have run out and that no forwarder knows of: the one that would have ended them is gone."""
+        """Those whose time is over: who ejected it may be gone, or nobody asks for it. The next request tries it."""
         now = self._clock()
         for change in list(self._states.unwell()):
-            if not 0.0 < change.until < now or reported.get((change.route, change.backend_id)) == "ejected":
-                continue
-            why = "the forwarder that had ejected it is gone"
-            self._tell(self._states.set_returned(change.route, change.backend_id, why, now))
+            over = 0.0 < change.until < now - NEWS_SECONDS
+            if over and reported.get((change.route, change.backend_id)) != "ejected":
+                why = "its time is over, and the next request tries it"
+                self._tell(self._states.set_returned(change.route, change.backend_id, why, now))
 
     def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
         """The last check of a backend; None before the first one, and where it is not checked."""

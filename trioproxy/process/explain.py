@@ -31,8 +31,11 @@ _BY = {
 _URL = re.compile(r"(?:https?://([^/?#]+))?(/[^#]*)?(?:#.*)?", re.IGNORECASE)
 
 
-def explain_url(url: str, table: Table, report: Report, *, header_count: int) -> Explanation:
-    """Explain in sentences. Raises ValueError when `url` is not an http(s) URL or a path."""
+def explain_url(url: str, table: Table, report: Report, *, header_count: int, panic: bool = False) -> Explanation:
+    """Explain in sentences. `panic`: of routes that do not say.
+
+    Raises ValueError when `url` is not an http(s) URL or a path.
+    """
     found = _URL.fullmatch(url) if url.isascii() and url.isprintable() and " " not in url else None
     if found is None or not url:
         raise ValueError("is not an http(s) URL or a path, in ASCII, with other characters as %XX")
@@ -64,6 +67,10 @@ def explain_url(url: str, table: Table, report: Report, *, header_count: int) ->
     steps += [f"Backend {item['id']} is {item['state']}: {item['reason']}." for item in unusable[:MAX_TOLD]]
     if len(unusable) > MAX_TOLD:
         steps.append(f"So are {len(unusable) - MAX_TOLD} more.")
+    enabled = sum(item["state"] in ("unhealthy", "ejected") for item in backends)
+    if not usable and enabled and (panic if route.panic is None else route.panic):
+        steps.append(f"As `panic` is on, requests are sent to {enabled} of {len(backends)} backends all the same.")
+        return Explanation(url, "forward", None, None, **details, steps=tuple(steps))
     if not usable:
         steps.append("No backend can serve this." if backends else "No backend can serve this: it has none.")
         return _explanation(url, "refuse", NoBackend("", retry_after=RETRY_AFTER), steps, **details)

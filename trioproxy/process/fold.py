@@ -25,9 +25,11 @@ def fold_backends(reports: Iterable[Iterable[BackendInfo]]) -> tuple[BackendInfo
 
 def _fold_backend(one: BackendInfo, other: BackendInfo) -> BackendInfo:
     latest = max((one, other), key=lambda info: info.last_error_at or 0.0)
+    gravest = max((one, other), key=lambda info: _GRAVITY.index(info.state))
     return replace(
         one,
-        state=max(one.state, other.state, key=_GRAVITY.index),
+        state=gravest.state,
+        reason=gravest.reason,
         in_flight=one.in_flight + other.in_flight,
         requests=one.requests + other.requests,
         failures=max(one.failures, other.failures),

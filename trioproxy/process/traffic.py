@@ -66,6 +66,7 @@ class Crew:
 
     size: int = 1
     loads: Loads | None = None
+    index: int = 0  # which of them this one is
 
     def share(self, limit: int) -> int:
         """This forwarder's part of a bound on the whole worker."""
@@ -102,7 +103,7 @@ class Traffic:
             tell=crew.loads.tell if crew.loads is not None else None,
         )
         self._access_log = None if config.log.access == "off" else AccessLog(config.log.access, metrics)
-        self._proxy = Proxy(config, access_log=self._access_log, metrics=metrics)
+        self._proxy = Proxy(config, access_log=self._access_log, metrics=metrics, index=crew.index)
         self.doors = Doors(self._open_door)
         fresh, missing = self._take_fresh(settings)
         for problem in missing:

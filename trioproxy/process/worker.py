@@ -160,7 +160,14 @@ class RunningWorker:
     async def explain(self, url: str) -> Explanation:
         """What would happen to a GET of this URL. Raises ValueError when it is not an http(s) URL or a path."""
         report = await self.report()
-        return explain_url(url, self._catalog.table, report, header_count=self.config.limits.header_count)
+        config = self.config
+        return explain_url(
+            url,
+            self._catalog.table,
+            report,
+            header_count=config.limits.header_count,
+            panic=config.health.panic,
+        )
 
     def events(self, *, after: int | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Events as they happen, after the kept ones with an id above `after`."""

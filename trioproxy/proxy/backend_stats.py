@@ -29,6 +29,7 @@ class BackendStats:
     ramp_from: float = -math.inf  # when slow start began, on trio's clock
     evidence: Evidence | None = None
     ejection: Ejection | None = None
+    served_out: bool = False  # the time of its ejection is over, as of the last listing: the next request tries it
     spared_until: float = -math.inf  # it said Retry-After: no second tries before, on trio's clock
     latency: Latency | None = None  # measured only where the route balances by it
 
@@ -54,12 +55,15 @@ class BackendStats:
 
     @property
     def state(self) -> BackendState:
-        """What an operator sees."""
+        """What an operator sees.
+
+        Where an ejection has lasted its time, that is no longer "ejected": on a route without traffic it stayed so.
+        """
         if self.admin != "enabled":
             return self.admin
         if self.ill is not None:
             return "unhealthy"
-        return "ejected" if self.ejected is not None else "healthy"
+        return "ejected" if self.ejected is not None and not self.served_out else "healthy"
 
     @property
     def reason(self) -> str | None:
@@ -67,7 +71,7 @@ class BackendStats:
         if self.ill is not None:
             return self.ill
         ejected = self.ejected
-        return None if ejected is None else ejected.reason
+        return None if ejected is None or self.served_out else ejected.reason
 
     def keeps_clients(self) -> bool:
         """Whether clients that are pinned to it stay: also while it is drained, which new ones do not come to."""

@@ -26,7 +26,10 @@ __all__ = ["RETRY_AFTER", "Balancer", "Lease", "RouteStats", "Wish"]
 
 
 class Balancer:
-    """Owner of the per-route state of a forwarder. `clock` tells seconds; `rng` a number from 0 to 1."""
+    """Owner of the per-route state of a forwarder. `clock` tells seconds; `rng` a number from 0 to 1.
+
+    `index`: which forwarder. Each begins with another backend, or the first ones would get all that is rare.
+    """
 
     def __init__(
         self,
@@ -34,9 +37,10 @@ class Balancer:
         *,
         clock: Callable[[], float] = trio.current_time,
         rng: Callable[[], float] = random.random,
+        index: int = 0,
     ) -> None:
         self._routes: dict[RouteKey, RouteStats] = {}
-        self._findings = Findings(config or Config(), clock, rng)
+        self._findings = Findings(config or Config(), clock, rng, index)
 
     def configure(self, config: Config) -> None:
         """Use these settings from now on."""

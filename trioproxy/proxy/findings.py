@@ -16,14 +16,15 @@ MAX_NEWS = 1000
 
 
 class Findings:
-    """Owned by the balancer. `clock` tells seconds, `rng` a number from 0 to 1.
+    """Owned by the balancer. `clock` tells seconds, `rng` a number from 0 to 1; `index` is the forwarder's.
 
     `generation` rises with whatever may make a difference to who can be chosen, on any route.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float], rng: Callable[[], float]) -> None:
+    def __init__(self, config: Config, clock: Callable[[], float], rng: Callable[[], float], index: int = 0) -> None:
         self.clock = clock
         self.rng = rng
+        self.index = index
         self.generation = 0
         self.health = config.health
         self._specs = Specs(config.health.active)

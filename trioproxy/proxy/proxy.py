@@ -51,7 +51,8 @@ class Proxy:
     """One forwarder's data plane. Runs where it is told to; several may live in one program.
 
     `dial` opens connections to backends (tests pass their own network). `access_log` and `metrics` are shared
-    with whoever made them. `rng` tells numbers from 0 to 1, for all that is left to chance.
+    with whoever made them. `rng` tells numbers from 0 to 1, for all that is left to chance. `index`: which forwarder of
+    a worker this is.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Proxy:
         access_log: AccessLog | None = None,
         metrics: Metrics | None = None,
         rng: Callable[[], float] = random.random,
+        index: int = 0,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.drain = Drain()
@@ -70,7 +72,7 @@ class Proxy:
         self._plane = Plane(
             config=config,
             router=self.router,
-            balancer=Balancer(config, rng=rng),
+            balancer=Balancer(config, rng=rng, index=index),
             pool=Pool(dial, lambda: self._plane.config.pool, rng=rng),
             metrics=self.metrics,
             access_log=access_log,

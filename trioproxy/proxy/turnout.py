@@ -176,9 +176,11 @@ class Turnout:
         one.latency.observe(seconds, self._findings.clock())
 
     def look(self) -> None:
-        """See how ill the backends are now, for a listing."""
+        """See how the backends are now, for a listing."""
+        now = self._findings.clock()
         for one in self.backends.values():
             one.ill = self._findings.illness(one.backend, self.route.health)
+            one.served_out = one.ejected is not None and now >= one.ejected.until
 
     # --- arranging -------------------------------------------------------------------------------------
 
@@ -208,7 +210,10 @@ class Turnout:
         arranged = self._candidates or [one for one in self.backends.values() if one.admin == "enabled"]
         self._share_out(arranged, now)
         if len(arranged) > 1:
-            self._make_chooser().arrange(arranged)
+            chooser = self._make_chooser()
+            chooser.arrange(arranged)
+            for _ in range(findings.index if first else 0):
+                chooser.choose("")
         self._only = self._candidates[0] if len(self._candidates) == 1 else None
         if route.sticky and self._secret is not findings.secret:
             self._secret = findings.secret
