@@ -113,18 +113,15 @@ class PlainStream(trio.abc.HalfCloseableStream):
 
     async def receive_lent(self, max_bytes: int) -> memoryview:
         """As `receive_now`, but wait: first, and then read. Cancelling it loses nothing."""
-        data: memoryview | None = None
-        while data is None:
-            await self._wait_readable()
+        while True:
+            try:
+                await self._readiness.wait_readable()
+            except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
+                self._raise(exc)
+            self._left = CALLS_IN_A_ROW
             data = self.receive_now(max_bytes)
-        return data
-
-    async def _wait_readable(self) -> None:
-        try:
-            await self._readiness.wait_readable()
-        except (OSError, ValueError) as exc:  # ValueError: its descriptor is -1
-            self._raise(exc)
-        self._left = CALLS_IN_A_ROW
+            if data is not None:
+                return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, at once as far as the socket takes it. Raises as trio's streams do."""

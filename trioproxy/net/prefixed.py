@@ -93,7 +93,7 @@ class PrefixedStream(trio.abc.HalfCloseableStream):
         """Send on the inner stream."""
         await self.inner.send_all(data)
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: Piece) -> int:
         """Send what goes without waiting: so many bytes, none where the inner stream cannot tell."""
         return self._plain.send_now(data) if self._plain is not None else 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 
 import trio
 
@@ -107,12 +108,17 @@ class Readiness:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-class _Watcher:
-    """The epoll of one `trio.run`, and who is told what it says."""
+class _Watcher(trio.abc.Instrument):
+    """The epoll of one `trio.run`, and who is told what it says.
+
+    As an instrument it looks right after trio has, so that who is told runs in the same turn of the loop. What its task
+    is there for is that trio does not sleep meanwhile; it would look too, one turn later, if the instrument had failed.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: dict[int, Readiness] = {}
+        self._looked = False  # since the task went to sleep
 
     def watch(self, descriptor: int, readiness: Readiness) -> None:
         self._epoll.register(descriptor, _EDGES)
@@ -123,14 +129,29 @@ class _Watcher:
         del self._watched[descriptor]
 
     async def run(self) -> None:
-        with self._epoll:
+        trio.lowlevel.add_instrument(self)
+        try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for descriptor, events in self._epoll.poll(0, MAX_EVENTS):
-                    # A process that was just started may hold a copy of a socket closed here, for an instant.
-                    readiness = self._watched.get(descriptor)
-                    if readiness is not None:
-                        readiness.told(events)
+                if not self._looked:
+                    self._look()
+                self._looked = False
+        finally:
+            with suppress(KeyError):  # trio has removed it after an exception
+                trio.lowlevel.remove_instrument(self)
+            self._epoll.close()
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
+        """Trio has looked what there is to do."""
+        self._looked = True
+        self._look()
+
+    def _look(self) -> None:
+        for descriptor, events in self._epoll.poll(0, MAX_EVENTS):
+            # A process that was just started may hold a copy of a socket closed here, for an instant.
+            readiness = self._watched.get(descriptor)
+            if readiness is not None:
+                readiness.told(events)
 
 
 _current: trio.lowlevel.RunVar[_Watcher | None] = trio.lowlevel.RunVar("socket watcher", None)

@@ -12,11 +12,12 @@ from trioproxy.proxy.frames import FrameTracker, close_frame
 class FramedSink:
     """Passes a backend's frames on as bytes, and knows where a frame of ours may stand (RFC 6455 §5.4)."""
 
-    __slots__ = ("_farewell", "_frames", "_muted", "_sending", "_stream")
+    __slots__ = ("_ahead", "_farewell", "_frames", "_muted", "_sending", "_stream")
 
     def __init__(self, stream: PrefixedStream) -> None:
         self._stream = stream
         self._frames = FrameTracker()
+        self._ahead = False  # what is sent next has been followed already
         self._sending = False
         self._farewell = b""  # our close frame, waiting for its place
         self._muted = False  # it has been sent: nothing may follow
@@ -31,6 +32,15 @@ class FramedSink:
         """Whether what has been sent ended with a frame."""
         return self._frames.between
 
+    def send_now(self, data: Piece) -> int:
+        """Send what goes without waiting: so many bytes. The rest is `send_lent`'s, at once."""
+        if self._muted or self._farewell:
+            return 0
+        self._frames.follow(data)
+        sent = self._stream.send_now(data)
+        self._ahead = sent < len(data)
+        return sent
+
     async def send_lent(self, data: Piece) -> None:
         """Send the next bytes of the backend, and then what waits for the end of the frame; drop what is behind it.
 
@@ -39,7 +49,9 @@ class FramedSink:
         if self._muted:
             await trio.lowlevel.checkpoint()
             return
-        if self._farewell:
+        if self._ahead:
+            self._ahead = False
+        elif self._farewell:
             data = data[: self._frames.advance(data, 0)]
         else:
             self._frames.follow(data)

@@ -73,6 +73,8 @@ async def forward_bytes(
 
 
 class _Sink(Protocol):
+    def send_now(self, data: Piece) -> int: ...
+
     def send_lent(self, data: Piece) -> Awaitable[None]: ...
 
 
@@ -119,7 +121,7 @@ class _Tunnel:
         verdict, traffic, inward = self._verdict, self._traffic, side == "client"
         source, target = (self._client, self._backend) if inward else (self._backend, self._client)
         sink: _Sink = target if inward or self._framed is None else self._framed
-        receive, send = source.receive_lent, sink.send_lent
+        receive, send_now = source.receive_lent, sink.send_now
         data: Piece | None = None
         while True:
             try:
@@ -139,7 +141,9 @@ class _Tunnel:
                 continue
             verdict.moved = trio.current_time()
             try:
-                await send(data)
+                sent = send_now(data)
+                if sent < len(data):
+                    await sink.send_lent(data[sent:])
             except _BROKEN:
                 if not inward or self._framed is None:
                     return self._failed(_OTHER[side])
