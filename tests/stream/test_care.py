@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import trio
 from care_scene import KEY, CareScene, ejected
 
-from trioproxy.control.messages import BackendInfo, SetBackend, SetEjected, SetHealth
+from trioproxy.control.messages import SetBackend, SetEjected, SetHealth
 from trioproxy.process.bequest import take_over, write_down
 
 NOTHING = SetHealth((), whole=True)
@@ -53,25 +51,36 @@ async def test_what_one_forwarder_ejects_only_the_others_are_told(autojump_clock
     assert (scene.care.figures().ejections, scene.care.commands()) == (2, (NOTHING,))
 
 
-async def test_an_ejection_ends_with_its_time_unless_a_forwarder_says_otherwise(autojump_clock: trio.abc.Clock) -> None:
+async def test_an_ejection_ends_with_its_time_also_when_no_forwarder_says_so(
+    autojump_clock: trio.abc.Clock, nursery: trio.Nursery
+) -> None:
     scene = CareScene()
     scene.route(ONE)
-    until = trio.current_time() + 10
-    scene.care.heard(1, ejected(until))
-    assert [info.state for info in scene.care.complete(())] == ["ejected"]
-    info = BackendInfo("s", "v", "h:1", "h:1", 1, "ejected", 0, 0, 0, None, None)
-    await trio.sleep(11)
-    assert scene.care.complete((info,)) == (info,)
-    assert scene.said()[-1] == ("h:1", "ejected")  # perhaps it was tried, and the news of that is on its way
-    await trio.sleep(2)
-    assert scene.care.complete((info,)) == (info,)
-    assert scene.said()[-1] == ("h:1", "ejected")
-    assert scene.care.complete((replace(info, state="healthy"),)) == (replace(info, state="healthy"),)
-    assert scene.said()[-1] == ("h:1", "healthy")
+    await nursery.start(scene.care.run)
+    for seconds in (10, 40):
+        scene.care.heard(1, ejected(trio.current_time() + seconds))
+        await trio.sleep(seconds + 1)
+        assert [info.state for info in scene.care.complete(())] == ["ejected"]  # a trial that failed may be on its way
+        assert scene.said()[-1] == ("h:1", "ejected")
+        await trio.sleep(2)
+        assert scene.said()[-1] == ("h:1", "healthy")
+        assert scene.care.complete(()) == ()
+        assert scene.care.commands() == (NOTHING,)
+
+
+async def test_an_ejection_that_is_made_longer_ends_later(
+    autojump_clock: trio.abc.Clock, nursery: trio.Nursery
+) -> None:
+    scene = CareScene()
+    scene.route(ONE)
+    await nursery.start(scene.care.run)
     scene.care.heard(1, ejected(trio.current_time() + 10))
-    await trio.sleep(13)
-    assert scene.care.complete(()) == ()
-    assert scene.care.commands() == (NOTHING,)
+    await trio.sleep(11)
+    scene.care.heard(0, ejected(trio.current_time() + 20))
+    await trio.sleep(20)
+    assert scene.said() == [("h:1", "ejected")]
+    await trio.sleep(3)
+    assert scene.said() == [("h:1", "ejected"), ("h:1", "healthy")]
 
 
 async def test_a_word_that_holds_no_longer_is_undone_in_forwarders(autojump_clock: trio.abc.Clock) -> None:

@@ -11,6 +11,7 @@ from trioproxy.health.probe import Finding, probe
 from trioproxy.routing.route import Backend, Health
 from trioproxy.testing.network import MemoryNetwork
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HTTP: dict[str, Any] = {"kind": "http", "path": "/up?x=1", "timeout": 2}
 
 
@@ -54,6 +55,11 @@ async def test_a_get_asks_for_what_it_should(autojump_clock: trio.abc.Clock) -> 
         (b"HTTP/1.1 200 OK\r\n\r\nall is o" + b"k now", {"body": "ok"}, None),
         (b"HTTP/1.1 200 OK\r\n\r\nbad", {"body": "ok"}, "answered 200 without the text it should have in its body"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_BODY + b"ok", {"body": "ok"}, "answered 200 without the text"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (MAX_BODY - 2) + b"okok", {"body": "ok"}, None),
+        (CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n", {"body": "ok"}, None),
+        (CHUNKED + b"3\r\noko\r\n2\r\nko\r\n0\r\n\r\n", {"body": "kok"}, None),
+        # So many chunks keep a core busy for a second: that is not read to its end.
+        (CHUNKED + b"1\r\nx\r\n" * 60000 + b"2\r\nok\r\n0\r\n\r\n", {"body": "ok"}, "answered 200 without the text"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", {}, "has answered what is not HTTP"),
         (b"", {}, "has broken the connection before it answered"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2 * MAX_HEAD, {}, "has answered what is not HTTP"),

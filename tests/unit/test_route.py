@@ -299,6 +299,8 @@ def test_a_route_comes_back_from_json_as_it_was(fields: dict[str, Any]) -> None:
         {"health": {"statuses": "500-100"}},
         {"health": {"statuses": "999"}},
         {"prefix": "/%zz"},
+        {"sticky": {"cookie": "__Host-app"}},
+        {"sticky": {"cookie": "__HOST-app"}},
     ],
 )
 def test_a_value_that_only_resembles_what_is_meant_is_refused(change: dict[str, object]) -> None:

@@ -12,6 +12,8 @@ MAX_HEAD = 64 * 1024
 """Bytes of the answer's head."""
 MAX_BODY = 64 * 1024
 """Bytes of the body that are searched for the text."""
+MAX_READ = MAX_HEAD + MAX_BODY
+"""Bytes of all that is read, framing included: a body in very small chunks would cost the supervisor a second."""
 RECEIVE = 16 * 1024
 
 _AGENT = f"trioproxy-health/{__version__}"
@@ -59,13 +61,14 @@ class HttpCheck:
 
     async def _has(self, text: bytes, stream: trio.abc.Stream) -> bool:
         """Whether the text is in the first bytes of the body."""
-        body = b""
-        while len(body) < MAX_BODY:
+        body = bytearray()
+        while len(body) < MAX_BODY and self._read <= MAX_READ:
             event = await self._next(stream)
             if not isinstance(event, h11.Data):
                 return False
+            new = max(0, len(body) - len(text) + 1)  # what is before it has been searched
             body += event.data
-            if text in body[:MAX_BODY]:
+            if body.find(text, new, MAX_BODY) >= 0:
                 return True
         return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import trio
@@ -76,8 +76,10 @@ class Care:
             await self.catch_up()
             task_status.started()
             while True:
-                await self._woken.wait()
+                with trio.move_on_after(self._until_an_end()):
+                    await self._woken.wait()
                 self._woken = trio.Event()
+                self._end_ejections()
                 await self.catch_up()
 
     def routes_changed(self, keys: Iterable[RouteKey], table: Table) -> None:
@@ -113,6 +115,7 @@ class Care:
             if change.state == "ejected":
                 ejection = Ejection(change.route, change.backend_id, backend.key, change.until, change.reason)
                 self._ejections += 1
+                self._woken.set()
                 self._tell(self._states.set_ejected(ejection, change.at))
             elif change.previous == "ejected":
                 ejection = Ejection(change.route, change.backend_id, backend.key, 0.0, change.reason)
@@ -215,8 +218,8 @@ class Care:
 
     def complete(self, reported: tuple[BackendInfo, ...]) -> tuple[BackendInfo, ...]:
         """What forwarders report, and those backends besides that are not healthy and that nobody has used."""
-        known = {((info.session_id, info.service), info.backend_id): info.state for info in reported}
-        self._end_ejections(known)
+        known = {((info.session_id, info.service), info.backend_id) for info in reported}
+        self._end_ejections()
         more: list[BackendInfo] = []
         for change in self._states.unwell():
             backend = self._find(change.route, change.backend_id)
@@ -224,14 +227,18 @@ class Care:
                 more.append(_unused(change, backend))
         return (*reported, *more)
 
-    def _end_ejections(self, reported: Mapping[tuple[RouteKey, str], str]) -> None:
+    def _end_ejections(self) -> None:
         """Those whose time is over: who ejected it may be gone, or nobody asks for it. The next request tries it."""
         now = self._clock()
-        for change in list(self._states.unwell()):
-            over = 0.0 < change.until < now - NEWS_SECONDS
-            if over and reported.get((change.route, change.backend_id)) != "ejected":
-                why = "its time is over, and the next request tries it"
-                self._tell(self._states.set_returned(change.route, change.backend_id, why, now))
+        for one in self._states.ejections():
+            if one.until + NEWS_SECONDS <= now:
+                why = "its ejection is over, and the next request tries it"
+                self._tell(self._states.set_returned(one.route, one.backend_id, why, now))
+
+    def _until_an_end(self) -> float:
+        """Seconds until the next ejection is over."""
+        soonest = min((one.until for one in self._states.ejections()), default=math.inf)
+        return max(0.0, soonest + NEWS_SECONDS - self._clock())
 
     def last_check(self, route: RouteKey, backend_id: str) -> LastCheck | None:
         """The last check of a backend; None before the first one, and where it is not checked."""

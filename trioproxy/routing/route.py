@@ -156,6 +156,16 @@ class Sticky(Model):
     cookie: str = Field(default="trioproxy", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$")
     max_age: Seconds = 0.0
 
+    @field_validator("cookie")
+    @classmethod
+    def _browsers_take_it(cls, cookie: str) -> str:
+        # RFC 6265bis §4.1.3.2: only with Path=/, and this cookie has the route's path.
+        if cookie.lower().startswith("__host-"):
+            raise ValueError(
+                'must not begin with "__Host-": browsers refuse such a cookie, as its path is the route\'s'
+            )
+        return cookie
+
 
 class RouteTimeouts(Model):
     """Per-route overrides of `[timeouts]`; absent keys keep the worker's value. Units: seconds."""
