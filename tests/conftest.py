@@ -18,11 +18,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from hypothesis import settings
 
-# A slow machine fails no property.
-settings.register_profile("trioproxy", deadline=None)
-settings.load_profile("trioproxy")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A slow machine fails no property."""
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # what only checks the layers does without it
+        from hypothesis import settings  # noqa: PLC0415
+
+        settings.register_profile("trioproxy", deadline=None)
+        settings.load_profile("trioproxy")
 
 
 @dataclass(frozen=True)
