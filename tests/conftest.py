@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 def pytest_configure(config: pytest.Config) -> None:
     """A slow machine fails no property."""
     if config.pluginmanager.hasplugin("hypothesispytest"):  # what only checks the layers does without it
-        from hypothesis import settings  # noqa: PLC0415
+        from hypothesis import settings
 
         settings.register_profile("trioproxy", deadline=None)
         settings.load_profile("trioproxy")
