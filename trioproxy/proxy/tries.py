@@ -6,7 +6,7 @@ import time
 
 import trio
 
-from trioproxy.errors import AnswerRefused, NoBackend, ProxyError, StaleConnection, TryTimeout
+from trioproxy.errors import AnswerRefused, NoBackend, ProxyError, RefusedBefore, StaleConnection, TryTimeout
 from trioproxy.http1.fields import first
 from trioproxy.http1.head import ResponseHead
 from trioproxy.http1.retry_after import retry_after
@@ -14,6 +14,9 @@ from trioproxy.policy.retry import IDEMPOTENT, is_charged, may_retry, pause_befo
 from trioproxy.proxy.balancer import Lease
 from trioproxy.proxy.begun import Begun
 from trioproxy.proxy.plane import Plane
+
+MOST_PASSED_OVER = 16
+"""Backends that a request has met, from which on one that refused before is a try like any other."""
 
 _TOO_LATE = TryTimeout("")  # what a try would meet whose time is up; never raised
 
@@ -87,9 +90,13 @@ class Tries:
         """Whether there is one more try after this error; its backend is chosen then, and `take` has it."""
         if self._next is not None:
             return True  # decided when the answer came
+        stale = isinstance(error, StaleConnection)
+        known = isinstance(error, RefusedBefore)
+        if self._rules.attempts and ((known and len(self._tried) < MOST_PASSED_OVER) or (stale and not self.fresh)):
+            # Nobody was asked: where many backends die at once, these must not use up what is for those that live.
+            self._count -= 1
         if self._lease is None or not self._may_retry(error):
             return False
-        stale = isinstance(error, StaleConnection)
         if not stale:  # else its backend is fine, only the kept connection was not
             self._tried.add(self._lease.backend.id)
             if not self._others_left():
@@ -108,8 +115,9 @@ class Tries:
             return False
         if charged:
             self._stats.budget.spend()
-        counters.retries[error.code] += 1
-        self._request.record.note_retry(self._lease.backend.id, error.code)
+        if not known:
+            counters.retries[error.code] += 1
+            self._request.record.note_retry(self._lease.backend.id, error.code)
         self.pause = pause_before(error, tries=self._count, backoff=self._rules.backoff, rng=self._plane.rng)
         self.fresh = self.fresh or stale
         return True
