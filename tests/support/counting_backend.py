@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,8 +19,10 @@ DELAY: Final = 0.01
 LINE: Final = b"%d has answered %b\n"
 REPEATED: Final = 40
 """How often an answer says so: no answer that breaks off looks whole."""
-FLAPS: Final = 4
-"""When it flaps, one request of so many is answered."""
+RESTED: Final = 0.3
+"""When it flaps, it answers who comes after so many quiet seconds, and nobody soon after that."""
+LINGER: Final = struct.pack("ii", 1, 0)
+"""Has a socket send a reset when it is closed, see socket(7)."""
 
 
 class Server:
@@ -28,7 +32,7 @@ class Server:
         self.port = port
         self.file = file
         self.mode = "well"
-        self.flapped = 0
+        self.asked_at = -math.inf
 
     async def serve(self, stream: trio.SocketStream) -> None:
         buffer = b""
@@ -57,24 +61,23 @@ class Server:
         """Whether the connection goes on."""
         name = target.rpartition(b"/")[2]
         if target.startswith(b"/mode/"):
-            self.mode, self.flapped = name.decode(), 0
+            self.mode = name.decode()
             await self.say(stream, b"200", b"as you wish")
             return True
-        mode = self.mode
+        mode, before, self.asked_at = self.mode, self.asked_at, trio.current_time()
         if mode == "flaps":
-            mode = "resets" if self.flapped % FLAPS else "well"
-            self.flapped += 1
+            mode = "well" if self.asked_at - before > RESTED else "resets"
         match mode:
             case "silent":
                 await stream.receive_some()  # until the other end gives up
                 return False
             case "resets":
-                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, LINGER)
                 return False
             case "breaks":
                 body = LINE % (self.port, name) * REPEATED
                 await stream.send_all(_head(b"200", len(body)) + body[: len(body) // 2])
-                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, LINGER)
                 return False
             case "500" | "503":
                 await self.say(stream, mode.encode(), b"it does not work")

@@ -91,12 +91,14 @@ class OpenLoad:
 
     async def _shoot(self, shot: Shot) -> None:
         wire, used = self._idle.pop() if self._idle else (None, 0)
+        ends = True
         try:
             with trio.fail_after(PATIENCE):
                 wire = wire or await dial(self._worker)
                 await wire.send(self._request(shot))
                 answer = await wire.read_response()
             self._read(shot, answer)
+            ends = used + 1 == REUSED or b"close" in answer.values("connection")
         except (EOFError, OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             shot.error = repr(error)
         shot.ended = trio.current_time()
@@ -104,12 +106,10 @@ class OpenLoad:
         if shot.person is not None:
             shot.person.busy = False
         self._room.release()
-        if wire is None:
-            return
-        if shot.status and used + 1 < REUSED and b"close" not in answer.values("connection"):  # pyright: ignore[reportPossiblyUnboundVariable]
-            self._idle.append((wire, used + 1))
-        else:
+        if wire is not None and ends:
             await trio.aclose_forcefully(wire.stream)
+        elif wire is not None:
+            self._idle.append((wire, used + 1))
 
     def _request(self, shot: Shot) -> bytes:
         cookie = shot.person.cookie if shot.person is not None else b""
@@ -153,6 +153,11 @@ class OpenLoad:
             lambda: len(self.shots) >= start + last and wanted(self.shots[-last:]),
             seconds=60,
         )
+
+
+def share(shots: list[Shot], port: int) -> float:
+    """The part of these that a backend has answered."""
+    return sum(shot.port == port for shot in shots) / len(shots)
 
 
 @asynccontextmanager

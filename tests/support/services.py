@@ -10,11 +10,15 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL
+from typing import Any
 
 import counting_backend
 import httpx
 import trio
 from processes import KILL_SECONDS, eventually, listens
+
+TWO: dict[str, Any] = {"worker": {"processes": 2}, "log": {"access": "off"}}
+"""Configuration of a worker with two forwarders."""
 
 
 class Service:

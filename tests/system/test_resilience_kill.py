@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import trio
-from open_load import Shot, open_load
-from services import seen_by, three_services
+from open_load import open_load, share
+from services import TWO, seen_by, three_services
 from worker import running_worker
 
-TWO: dict[str, Any] = {"worker": {"processes": 2}, "log": {"access": "off"}}
 SLOW_START = 3.0
-
-
-def share(shots: list[Shot], port: int) -> float:
-    """The part of these that a backend has answered."""
-    return sum(shot.port == port for shot in shots) / len(shots)
 
 
 async def test_a_killed_backend_costs_no_idempotent_request_and_comes_back_slowly(tmp_path: Path) -> None:
@@ -45,4 +38,20 @@ async def test_a_killed_backend_costs_no_idempotent_request_and_comes_back_slowl
         for shot in load.failures("POST"):
             assert (shot.status, shot.code) == (502, "upstream_closed")
             assert shot.began < dead_from, "nothing of it had been sent"
+        assert set(seen_by(services, "POST").values()) == {1}
+
+
+async def test_two_of_three_that_are_killed_together_cost_no_idempotent_request(tmp_path: Path) -> None:
+    async with three_services(tmp_path) as services, running_worker(tmp_path / "w", TWO) as worker:
+        await worker.route("s", "v", *(service.port for service in services))
+        async with open_load(worker, "/s/v/") as load:
+            await load.more(200)
+            async with trio.open_nursery() as nursery:
+                for service in services[:2]:
+                    nursery.start_soon(service.end)
+            dead_from = trio.current_time()
+            await load.more(300)
+        assert load.failures("GET") == []
+        for shot in load.failures("POST"):
+            assert (shot.status, shot.code, shot.began < dead_from) == (502, "upstream_closed", True)
         assert set(seen_by(services, "POST").values()) == {1}
