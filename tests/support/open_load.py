@@ -162,7 +162,7 @@ def share(shots: list[Shot], port: int) -> float:
 
 @asynccontextmanager
 async def open_load(
-    worker: Worker, path: str, *, name: str = "r", rate: float = 150, people: int = 0
+    worker: Worker, path: str, *, name: str = "r", rate: float = 200, people: int = 0
 ) -> AsyncGenerator[OpenLoad]:
     """So many requests per second for the time of the block, a quarter of them POST; whose, if there are `people`."""
     load = OpenLoad(worker, path, name, people)
