@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioproxy.config.schema import Config
-from trioproxy.control.messages import BackendChange, TargetHealth
+from trioproxy.control.messages import AdminState, BackendChange, TargetHealth
 from trioproxy.errors import ClientGone, ConnectFailed, NoBackend, Overloaded, ProxyError, StaleConnection
 from trioproxy.proxy.balancer import Balancer, Lease, Wish
 from trioproxy.proxy.findings import MAX_NEWS
@@ -113,6 +113,44 @@ def test_one_request_at_a_time_tries_an_ejected_backend() -> None:
     assert scene.requests(6)["b"] == 2
     trial.release()
     assert scene.states()["b"] == "healthy"
+
+
+def test_one_that_is_ejected_is_the_last_resort_of_a_request_that_all_others_have_failed() -> None:
+    scene = Scene()
+    scene.requests(9, bad="b")
+    trial = scene.pick("ac")
+    assert trial.backend.id == "b"
+    with pytest.raises(NoBackend):  # one at a time
+        scene.pick("ac")
+    trial.failed(REFUSED)
+    trial.release()
+    assert scene.states()["b"] == "ejected"
+    assert "b" not in scene.requests(20)
+    trial = scene.pick("ac")
+    trial.served(200, 0.1)
+    trial.release()
+    assert scene.states()["b"] == "healthy"
+    assert scene.requests(9)["b"] == 3
+
+
+def test_a_last_resort_that_fails_makes_no_ejection_longer() -> None:
+    scene = Scene()
+    scene.requests(9, bad="b")
+    scene.now += 5
+    trial = scene.pick("ac")
+    trial.failed(REFUSED)
+    trial.release()
+    scene.now += 5
+    assert scene.request() == "b"
+
+
+@pytest.mark.parametrize("word", ["draining", "disabled"])
+def test_who_is_not_enabled_is_no_last_resort(word: AdminState) -> None:
+    scene = Scene()
+    scene.requests(9, bad="b")
+    scene.balancer.set_admin(scene.route, "b", word)
+    with pytest.raises(NoBackend):
+        scene.pick("ac")
 
 
 def test_without_traffic_nobody_is_told_to_be_ejected_for_ever() -> None:
@@ -352,11 +390,13 @@ def test_what_was_tried_already_is_not_tried_again_in_panic() -> None:
         scene.pick("ab")
 
 
-def test_an_ill_backend_is_no_second_choice_while_another_one_serves() -> None:
+def test_an_unhealthy_backend_is_no_second_choice_while_another_one_serves() -> None:
+    spec = Health(kind="http")
     scene = Scene(2, {"panic": True})
-    scene.balancer.set_ejected(scene.route, "a", time.time() + 10, "down")
+    scene.route = scene.make("ab", health=spec)
+    scene.balancer.set_health([told(spec, up=False)], whole=False)
     with pytest.raises(NoBackend):
-        scene.pick("b")
+        scene.pick("a")
 
 
 # --- slow start -------------------------------------------------------------------------------------------

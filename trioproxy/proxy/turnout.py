@@ -136,9 +136,29 @@ class Turnout:
         left = [one for one in self._candidates if one.id not in tried] or [
             one for one in self._usable if one.id not in tried
         ]
-        if not left:
+        if left:
+            return self._choose(left, wish), False
+        return self._last_resort(tried), True
+
+    def _last_resort(self, tried: Collection[str]) -> BackendStats:
+        """When all who are well have failed a request: one that is ejected may be back before its time is over.
+
+        As with any trial it is one request at a time, which would fail otherwise.
+        """
+        found: BackendStats | None = None
+        soonest = math.inf
+        for one in self.backends.values():
+            ejected = one.ejected
+            if ejected is None or ejected.on_trial or ejected.until >= soonest or one.id in tried:
+                continue
+            if one.admin == "enabled" and one.ill is None:
+                found, soonest = one, ejected.until
+        if found is None:
             raise NoBackend("no other backend of this service can be used now", retry_after=RETRY_AFTER)
-        return self._choose(left, wish), False
+        assert found.ejection is not None
+        found.ejection.on_trial = True
+        self.disturb()
+        return found
 
     def _choose(self, candidates: list[BackendStats], wish: Wish) -> BackendStats:
         if len(candidates) == 1:
