@@ -87,10 +87,6 @@ class Balancer:
         chosen.requests += 1
         return lease
 
-    def keeps(self, route: Route, wish: Wish) -> bool:
-        """Whether the request's cookie names a backend of this route that its client may stay with."""
-        return self.route(route).turnout.keeps(wish)
-
     def forget(self, table: Table, changed: Collection[RouteKey] | None = None) -> None:
         """Drop the state of routes that the table no longer has, once nobody uses them any more.
 

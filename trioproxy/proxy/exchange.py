@@ -56,7 +56,7 @@ class Exchange:
             # Too late for another try. Its connection may still be there: one that was not to be kept after the answer.
             await begun.give_back(self._plane.pool)
             raise begun.failure
-        first = begun if begun.lease is not None else None
+        first = begun if begun.upstream is not None or begun.failure is not None else None
         lease = begun.lease or self._plane.balancer.pick(begun.stats, (), begun.wish)
         try:
             while True:

@@ -120,11 +120,6 @@ class Express:
                 return None
             request = self._opener.open(head, record, plane.config.access)
             check_access(match.route.access, request.origin)
-            wish = None
-            if match.route.sticky or match.route.balance == "client_hash":
-                wish = wish_of(request, match.route)
-                if match.route.sticky and wish and not plane.balancer.keeps(match.route, wish):
-                    return None  # the answer has to bring a cookie
             request.begin_body(self._client.stream, data[end:], limit=limits.body_bytes)
         except ProxyError:
             return None  # the long way meets it again, and answers it
@@ -132,13 +127,15 @@ class Express:
         live.requests += 1
         stats = plane.enter(live, match.route, record)
         record.session_id, record.service = match.route.key
-        return Begun(request, match, stats, stats.waits(plane.config), wish)
+        return Begun(request, match, stats, stats.waits(plane.config), wish_of(request, match.route))
 
     async def _exchange(self, begun: Begun) -> bool:
         """Get the answer and pass it on; False when it is not ordinary. Raises ProxyError."""
         plane, live, request = self._plane, self._live, begun.request
         waits = begun.waits
         lease = begun.lease = plane.balancer.pick(begun.stats, (), begun.wish)
+        if lease.pin is not None:
+            return False  # the answer has to bring a cookie
         upstream = begun.upstream = await self._upstream(lease.backend, request, waits)
         raw_head = request_head(
             request.head,

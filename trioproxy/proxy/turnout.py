@@ -114,12 +114,6 @@ class Turnout:
             pin = next(value for value, one in self._pins.items() if one is chosen)
         return Choice(chosen, trial, pin)
 
-    def keeps(self, wish: Wish) -> bool:
-        """Whether the client's cookie names a backend that it may stay with."""
-        self._refresh()
-        pinned = self._pinned(wish)
-        return pinned is not None and pinned.keeps_clients()
-
     def _select(
         self, tried: Collection[str], wish: Wish, now: float, pinned: BackendStats | None
     ) -> tuple[BackendStats, bool]:
