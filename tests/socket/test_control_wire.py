@@ -158,19 +158,25 @@ async def test_a_table_that_nobody_takes_in_gives_no_sign_of_life() -> None:
         assert link.end.pulse.at == last
 
 
+def sizes_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each frame that is sent from now on, either way."""
+    sent: list[int] = []
+    send = FrameStream.send
+
+    async def note(self: FrameStream, frame: bytes) -> None:
+        sent.append(len(frame))
+        await send(self, frame)
+
+    monkeypatch.setattr(FrameStream, "send", note)
+    return sent
+
+
 async def test_later_tables_arrive_as_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog(["p"])
     catalog.replace("p", routes(5000))
     async with linked() as link:
         assert await link.client.ask(SetTable(catalog.table)) == Applied(catalog.version)
-        sent: list[int] = []
-        send = FrameStream.send
-
-        async def note(self: FrameStream, frame: bytes) -> None:
-            sent.append(len(frame))
-            await send(self, frame)
-
-        monkeypatch.setattr(FrameStream, "send", note)
+        sent = sizes_sent(monkeypatch)
         catalog.change("p", upsert=routes(2, port=81), remove=[("s7", "v")])
         assert await link.client.ask(SetTable(catalog.table)) == Applied(catalog.version)
         assert link.executor.table.routes == catalog.table.routes
@@ -181,14 +187,7 @@ async def test_later_tables_arrive_as_what_changed(monkeypatch: pytest.MonkeyPat
 async def test_a_table_that_the_forwarder_knows_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog(["p"])
     catalog.replace("p", routes(5000))
-    sent: list[int] = []
-    send = FrameStream.send
-
-    async def note(self: FrameStream, frame: bytes) -> None:
-        sent.append(len(frame))
-        await send(self, frame)
-
-    monkeypatch.setattr(FrameStream, "send", note)
+    sent = sizes_sent(monkeypatch)
     async with linked(known=catalog.table) as link:
         assert await link.client.ask(SetTable(catalog.table)) == Applied(catalog.version)
         assert link.executor.table.routes == catalog.table.routes

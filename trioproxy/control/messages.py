@@ -11,7 +11,7 @@ from typing import Literal
 
 from trioproxy.config.schema import Config
 from trioproxy.observe.metrics import Metrics
-from trioproxy.routing.route import Health, RouteKey
+from trioproxy.routing.route import Backend, Health, RouteKey
 from trioproxy.routing.table import Table
 
 BackendState = Literal["healthy", "unhealthy", "ejected", "draining", "disabled"]
@@ -239,6 +239,27 @@ class BackendInfo:
     last_check_at: float | None = None  # seconds since the epoch; None where it is not checked
     last_check_error: str | None = None  # what the last check met; None = it passed
     reason: str | None = None  # why it is not healthy, for people
+
+    @classmethod
+    def unused(
+        cls, route: RouteKey, backend: Backend, state: BackendState = "healthy", reason: str | None = None
+    ) -> BackendInfo:
+        """Of a backend that no forwarder has had to do with."""
+        session_id, service = route
+        return cls(
+            session_id=session_id,
+            service=service,
+            backend_id=backend.id,
+            address=backend.key,
+            weight=backend.weight,
+            state=state,
+            in_flight=0,
+            requests=0,
+            failures=0,
+            last_error=None,
+            last_error_at=None,
+            reason=reason,
+        )
 
 
 @dataclass(frozen=True, slots=True)

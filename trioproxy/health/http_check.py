@@ -6,7 +6,7 @@ import h11
 import trio
 
 from trioproxy import __version__
-from trioproxy.routing.route import Health
+from trioproxy.routing.route import Health, parse_statuses
 
 MAX_HEAD = 64 * 1024
 """Bytes of the answer's head."""
@@ -37,7 +37,7 @@ class HttpCheck:
             response = await self._response(stream)
             if response is None:
                 return f"has sent {MAX_HEAD} bytes and no head of an answer"
-            if not admits(self._spec.statuses, response.status_code):
+            if response.status_code not in parse_statuses(self._spec.statuses):
                 return f"answered {response.status_code}"
             if self._spec.body is not None and not await self._has(self._spec.body.encode(), stream):
                 return f"answered {response.status_code} without the text it should have in its body"
@@ -80,12 +80,3 @@ class HttpCheck:
             self._read += len(data)
             self._connection.receive_data(data)
         return event
-
-
-def admits(statuses: str, status: int) -> bool:
-    """Whether a list like "200-299,404" has this status."""
-    for item in statuses.split(","):
-        low, _, high = item.partition("-")
-        if int(low) <= status <= int(high or low):
-            return True
-    return False

@@ -81,11 +81,6 @@ class Prober:
         """The targets of a route's backends, by their ids; none when it is not checked."""
         return self._routes.get(route, {})
 
-    @property
-    def routes(self) -> list[RouteKey]:
-        """The routes that are checked."""
-        return list(self._routes)
-
     def inherit(self, states: Iterable[TargetHealth]) -> None:
         """Let targets that nothing is known of begin with these states; also those to come, until `forget_left`."""
         self._left = {(state.address, state.spec): state for state in states}

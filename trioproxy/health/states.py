@@ -105,11 +105,6 @@ class States:
                 changes += [change] if change is not None else []
         return changes
 
-    def state(self, route: RouteKey, backend_id: str) -> tuple[BackendState, str | None]:
-        """What it is, and why it is not healthy."""
-        standing = self._routes.get(route, {}).get(backend_id)
-        return (standing.state, standing.reason) if standing is not None else ("healthy", None)
-
     def unwell(self) -> Iterator[BackendChange]:
         """Every backend that is not healthy, as if it had just become so."""
         for route, standings in self._routes.items():

@@ -132,20 +132,21 @@ class ResponseLane:
     One that comes again, as to a page that polls, is not looked at anew; nor is what it was taken apart into changed.
     """
 
-    __slots__ = ("_head", "_method", "_raw")
+    __slots__ = ("_head", "_header_count", "_method", "_raw")
 
     def __init__(self) -> None:
         self._raw = b""
         self._method = b""
+        self._header_count = 0
         self._head: ResponseHead | None = None
 
     def take(self, raw: bytes, *, method: bytes, header_count: int) -> ResponseHead | None:
-        """As `canonical_response`. The same `header_count` counts as long as the heads are the same."""
-        if raw == self._raw and method == self._method:
+        """As `canonical_response`."""
+        if raw == self._raw and method == self._method and header_count == self._header_count:
             return self._head
         head = canonical_response(raw, method=method, header_count=header_count)
         if len(raw) <= MAX_REMEMBERED:
-            self._raw, self._method, self._head = raw, method, head
+            self._raw, self._method, self._header_count, self._head = raw, method, header_count, head
         return head
 
 

@@ -20,19 +20,7 @@ def all_backends(routes: Iterable[Route], report: Report, last_check: LastChecks
     reported = {(info.session_id, info.service, info.backend_id): info for info in report.backends}
     for route in routes:
         for backend in route.backends:
-            info = reported.get((route.session_id, route.service, backend.id)) or BackendInfo(
-                session_id=route.session_id,
-                service=route.service,
-                backend_id=backend.id,
-                address=backend.key,
-                weight=backend.weight,
-                state="healthy",
-                in_flight=0,
-                requests=0,
-                failures=0,
-                last_error=None,
-                last_error_at=None,
-            )
+            info = reported.get((route.session_id, route.service, backend.id)) or BackendInfo.unused(route.key, backend)
             check = last_check(route.key, backend.id) if route.health is not None else None
             yield info if check is None else replace(info, last_check_at=check.at, last_check_error=check.error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from trioproxy.config.schema import RetryConfig
 from trioproxy.errors import ProxyError, Retry
@@ -40,14 +39,9 @@ class RetryRules:
             replay_bytes=config.replay_bytes if own.replay_bytes is None else own.replay_bytes,
             backoff=config.backoff if own.backoff is None else own.backoff,
             per_try=config.per_try if own.per_try is None else own.per_try,
-            statuses=_status_set(config.statuses if own.statuses is None else own.statuses),
+            statuses=parse_statuses(config.statuses if own.statuses is None else own.statuses),
             idempotency_key=config.idempotency_key if own.idempotency_key is None else own.idempotency_key,
         )
-
-
-@lru_cache(maxsize=64)
-def _status_set(text: str) -> frozenset[int]:
-    return parse_statuses(text) if text else frozenset()
 
 
 def may_retry(error: ProxyError, *, idempotent: bool, tries: int, attempts: int, at_hand: bool, small: bool) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from trioproxy.routing.route import Health
 
+UNCHECKED = "waits for its first check"
+"""Why a backend is not used yet, where its route asks for a first check."""
 KEPT = 1024
 """Ways of checking that are kept, so that routes with the same one share it."""
 

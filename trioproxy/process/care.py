@@ -24,7 +24,7 @@ from trioproxy.health.outbox import Outbox
 from trioproxy.health.prober import Prober
 from trioproxy.health.states import Ejection, States
 from trioproxy.health.target import Target
-from trioproxy.policy.specs import Specs
+from trioproxy.policy.specs import UNCHECKED, Specs
 from trioproxy.process.announce import Announcer
 from trioproxy.process.bulletin import Bulletin, as_command, health_commands
 from trioproxy.process.events import EventLog
@@ -36,7 +36,6 @@ AT_ONCE = 500
 """Changed routes that are looked at in one go: less than a millisecond where nothing is checked."""
 NEWS_SECONDS = 2.0
 """After an ejection's time, for the news that a request has tried the backend, and failed."""
-UNCHECKED = "waits for its first check"
 
 _LOG = logging.getLogger("trioproxy.process.care")
 
@@ -219,12 +218,11 @@ class Care:
     def complete(self, reported: tuple[BackendInfo, ...]) -> tuple[BackendInfo, ...]:
         """What forwarders report, and those backends besides that are not healthy and that nobody has used."""
         known = {((info.session_id, info.service), info.backend_id) for info in reported}
-        self._end_ejections()
         more: list[BackendInfo] = []
         for change in self._states.unwell():
             backend = self._find(change.route, change.backend_id)
             if backend is not None and (change.route, change.backend_id) not in known:
-                more.append(_unused(change, backend))
+                more.append(BackendInfo.unused(change.route, backend, change.state, change.reason))
         return (*reported, *more)
 
     def _end_ejections(self) -> None:
@@ -259,21 +257,3 @@ class Care:
             changes=dict(self._announcer.counts),
             ejections=self._ejections,
         )
-
-
-def _unused(change: BackendChange, backend: Backend) -> BackendInfo:
-    session_id, service = change.route
-    return BackendInfo(
-        session_id=session_id,
-        service=service,
-        backend_id=backend.id,
-        address=backend.key,
-        weight=backend.weight,
-        state=change.state,
-        in_flight=0,
-        requests=0,
-        failures=0,
-        last_error=None,
-        last_error_at=None,
-        reason=change.reason,
-    )

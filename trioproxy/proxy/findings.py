@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from trioproxy.config.schema import Config
 from trioproxy.control.messages import BackendChange, News, TargetHealth
-from trioproxy.policy.specs import Specs
+from trioproxy.policy.specs import UNCHECKED, Specs
 from trioproxy.routing.route import Backend, Health
 
 MAX_NEWS = 1000
@@ -68,7 +68,7 @@ class Findings:
         found = self._targets.get(spec, {}).get(backend.key)
         if found is not None:
             return None if found.up else found.reason
-        return "waits for its first check" if spec.first_check else None
+        return UNCHECKED if spec.first_check else None
 
     def tell(self, change: BackendChange) -> None:
         """Keep a change for the supervisor; the oldest one goes when there is no room."""

@@ -93,13 +93,7 @@ class Upstream:
 
     async def receive_later(self, max_bytes: int) -> bytes:
         """As `receive`, for an answer that can hardly be there yet."""
-        try:
-            data = await self.stream.receive_later(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise self._closed("reset the connection") from exc
-        if data:
-            self.silent = False
-        return data
+        return await self._received(self.stream.receive_later(max_bytes))
 
     def receive_now(self, max_bytes: int) -> memoryview | None:
         """The next bytes if they are there, of use until the next checkpoint. Raises as `receive`."""

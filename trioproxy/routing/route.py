@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import isfinite
 from typing import Annotated, Any, Literal, cast
@@ -121,10 +121,11 @@ ServerErrors = Annotated[
 """The same, of the 5xx."""
 
 
+@lru_cache(maxsize=256)
 def parse_statuses(value: str) -> frozenset[int]:
-    """Every status that such a text names."""
+    """Every status that such a text names; none of an empty one."""
     found: set[int] = set()
-    for item in value.split(","):
+    for item in value.split(",") if value else ():
         low, _, high = item.partition("-")
         found.update(range(int(low), int(high or low) + 1))
     return frozenset(found)
