@@ -19,12 +19,16 @@ from bench.rows.requests import METRICS, PER_CPU, SERVICE, load_requests, measur
 
 CAREFUL = "careful"
 STICKY = "careful-sticky"
+TWO = "two"
 PLAIN = "plain"
 
 
 async def care(bench: Bench) -> Result:
-    """One worker, three routes: one backend and defaults; and two with all that can be asked for."""
-    targets = tuple(Target(name, PLAIN, PER_CPU, 0.95, None) for name in (CAREFUL, STICKY))
+    """One worker: a route with one backend and defaults, one with two, and such with all that can be asked for.
+
+    A second backend is no care: it costs connections of its own, whatever is done with it.
+    """
+    targets = tuple(Target(name, TWO, PER_CPU, 0.95, None) for name in (CAREFUL, STICKY))
     async with (
         bench.answering_backend() as backend,
         bench.proxies([by.TRIOPROXY], backend=backend) as proxies,
@@ -32,7 +36,12 @@ async def care(bench: Bench) -> Result:
         (proxy,) = proxies.values()
         pinned = bench.folder / "pinned.txt"
         await trio.to_thread.run_sync(_write_pinned, proxy, pinned)
-        services = {PLAIN: (SERVICE, wrk.BROWSER), CAREFUL: (CAREFUL, wrk.BROWSER), STICKY: (STICKY, pinned)}
+        services = {
+            PLAIN: (SERVICE, wrk.BROWSER),
+            TWO: (TWO, wrk.BROWSER),
+            CAREFUL: (CAREFUL, wrk.BROWSER),
+            STICKY: (STICKY, pinned),
+        }
         for service, headers in services.values():
             await check_all(proxies, service, wrk.read_headers(headers))
             await load_requests(bench, proxy.url(service), headers, bench.plan.warm_up)
